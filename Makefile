@@ -1,0 +1,91 @@
+# The commands of the house. Each one sets up what it needs and starts in seconds the second time.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help tour lab test lint format types bench soak pins wheel clean
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SETUP := pyproject.toml constraints.txt hatch_build.py
+STATIC := src/innerview/widgets/static
+FRONT_SOURCES := $(shell find js -type f 2>/dev/null) package.json package-lock.json tsconfig.json
+TOUR := notebooks/tutorials/01_first_light.ipynb
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
+
+tour: build/tour.html ## run the first tutorial and write it as one page that needs no network
+	@printf '\n%s\n%s\n' \
+	  "The tour is a page: open file://$(CURDIR)/build/tour.html in a browser, and put the mouse on it." \
+	  "Next: make lab opens the same notebook with a live model behind it; move the sliders there."
+
+lab: .venv/.run build/lab/01_first_light.ipynb ## open JupyterLab on the first tutorial
+	$(BIN)/jupyter lab --notebook-dir=build/lab build/lab/01_first_light.ipynb $(LAB_OPTIONS)
+
+test: .venv/.dev node_modules/.package-lock.json lint types ## everything: lint, types, vitest, pytest, notebooks, browser
+	npm test
+	@scripts/find_chromium.sh
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: .venv/.dev ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.dev node_modules/.package-lock.json ## pyright and tsc
+	$(BIN)/pyright
+	npm run types
+
+bench: .venv/.dev ## the rows of the performance table that exist
+	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
+
+soak: .venv/.dev ## the reliability rows at their full counts (hours)
+	$(BIN)/python -m pytest tests -m soak --soak $(PYTEST_OPTIONS)
+
+pins: .venv/.dev ## write constraints.txt from what is installed
+	$(BIN)/python scripts/pins.py > build/constraints.txt && mv build/constraints.txt constraints.txt
+
+wheel: .venv/.dev ## the wheel and the sdist, in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
+clean: ## remove what was built; the second time starts from nothing
+	rm -rf .venv node_modules build dist $(STATIC)
+
+build/tour.html: .venv/.run $(TOUR) $(shell find src -name '*.py' 2>/dev/null)
+	@mkdir -p build
+	$(BIN)/innerview page $(TOUR) --execute --output $@
+
+# Lab works on a copy: a notebook that was run would leave the tree dirty. A changed tutorial replaces
+# the copy, and what was written in the old one is kept beside it.
+build/lab/01_first_light.ipynb: $(TOUR)
+	@mkdir -p $(@D)
+	@if [ -e $@ ]; then mv $@ $(@D)/01_first_light_before.ipynb; fi
+	cp $< $@
+
+.venv/.made:
+	@python=$$(scripts/find_python.sh) && echo "making .venv with $$python" && "$$python" -m venv .venv
+	@touch $@
+
+.venv/.run: .venv/.made $(SETUP) $(STATIC)/.built
+	@echo "installing innerview and what it stands on (the first time takes some minutes)"
+	$(PIP) pip hatchling
+	$(PIP) --no-build-isolation --editable '.[lab,export]'
+	@touch $@
+
+.venv/.dev: .venv/.run
+	@echo "installing the tools of the tests"
+	$(PIP) --group dev
+	@touch $@
+
+node_modules/.package-lock.json: package.json package-lock.json
+	@scripts/find_node.sh
+	npm ci --no-audit --no-fund
+	@touch $@
+
+$(STATIC)/.built: node_modules/.package-lock.json $(FRONT_SOURCES)
+	npm run build
+	@touch $@
