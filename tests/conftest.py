@@ -1,0 +1,56 @@
+"""What every test stands on: one thread a process, no network, and a plain word about the browser."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_CHROMIUM = (
+    "THE BROWSER TESTS DID NOT RUN: no Chromium found. Install one (on Debian: apt install chromium), "
+    "or set INNERVIEW_CHROMIUM to its path, and run again."
+)
+
+
+def chromium() -> str | None:
+    """The Chromium that scripts/find_chromium.sh would take, without installing one."""
+    named = os.environ.get("INNERVIEW_CHROMIUM")
+    names = [named, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+    mac = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+    return next((path for name in [*names, mac] if name and (path := shutil.which(name))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a browser where there is none."""
+    if chromium() is None:
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason=NO_CHROMIUM))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Repeats at the very end that the browser tests were skipped."""
+    if any(NO_CHROMIUM in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(NO_CHROMIUM, yellow=True, bold=True)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The source tree."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tracked(root: Path) -> list[Path]:
+    """The files that git tracks."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    return [root / name for name in names.split("\0") if name]
