@@ -44,6 +44,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
+def chromium_path() -> str | None:
+    """The browser that the tests drive."""
+    return chromium()
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The source tree."""
     return ROOT
