@@ -11,9 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 STATIC = Path("src/innerview/widgets/static")
 SOURCES = ("js/**/*", "package.json", "package-lock.json", "tsconfig.json")
-WAY_OUT = (
-    "install Node 20 or newer and run `npm ci && npm run build`, or install a released wheel, which carries it"
-)
+WAY_OUT = "install Node 20 or newer and run `npm ci && npm run build`, or install a released wheel, which carries it"
 
 
 class FrontEndHook(BuildHookInterface):

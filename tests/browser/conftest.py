@@ -100,8 +100,16 @@ def lab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def environment(home: Path) -> dict[str, str]:
     """This environment, with every folder that Jupyter writes to under `home`."""
     folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
-    folders |= {"IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "work"}
-    return {**os.environ, **{name: str(home / place) for name, place in folders.items()}, "OMP_NUM_THREADS": "1"}
+    folders |= {
+        "IPYTHONDIR": "ipython",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "work",
+    }
+    return {
+        **os.environ,
+        **{name: str(home / place) for name, place in folders.items()},
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def free_port() -> int:

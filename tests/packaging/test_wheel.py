@@ -32,15 +32,21 @@ def names_in(wheel: Path) -> set[str]:
 
 def test_the_wheel_carries_every_bundle_that_the_front_end_build_made(wheel: Path, root: Path) -> None:
     static = root / "src/innerview/widgets/static"
-    built = {f"innerview/widgets/static/{path.name}" for path in static.iterdir() if path.suffix in {".js", ".css"}}
+    built = {
+        f"innerview/widgets/static/{path.name}" for path in static.iterdir() if path.suffix in {".js", ".css"}
+    }
     assert any(name.endswith(".js") for name in built)
     assert any(name.endswith(".css") for name in built)
     assert built <= names_in(wheel)
 
 
-def test_the_wheel_carries_every_file_of_the_package_that_git_tracks(wheel: Path, root: Path, tracked: list[Path]) -> None:
+def test_the_wheel_carries_every_file_of_the_package_that_git_tracks(
+    wheel: Path, root: Path, tracked: list[Path]
+) -> None:
     package = root / "src"
-    expected = {str(path.relative_to(package)) for path in tracked if path.is_relative_to(package) and path.exists()}
+    expected = {
+        str(path.relative_to(package)) for path in tracked if path.is_relative_to(package) and path.exists()
+    }
     assert "innerview/py.typed" in expected
     assert expected <= names_in(wheel)
 
@@ -66,12 +72,27 @@ def test_a_clean_environment_without_node_opens_pocket(wheel: Path, root: Path, 
     venv.create(place, with_pip=True)
     python = place / "bin/python"
     constraints = str(root / "constraints.txt")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--constraint", constraints, str(wheel)]
+    install = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "--constraint",
+        constraints,
+        str(wheel),
+    ]
     installed = subprocess.run(install, env=without_node(), capture_output=True, text=True, check=False)
     assert installed.returncode == 0, installed.stderr
     offline = without_node(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"), OMP_NUM_THREADS="1")
     shown = subprocess.run(
-        [str(python), "-c", FIRST_LIGHT], env=offline, cwd=tmp_path, capture_output=True, text=True, check=False
+        [str(python), "-c", FIRST_LIGHT],
+        env=offline,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert shown.returncode == 0, shown.stderr
     seen = json.loads(shown.stdout.splitlines()[-1])

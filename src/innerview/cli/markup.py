@@ -11,8 +11,12 @@ TAGS = frozenset(
     var""".split()
 )
 EMPTY = frozenset({"br", "col", "hr", "img"})
-DROPPED = frozenset({"script", "style", "template", "iframe", "object", "noscript", "title", "head", "svg", "math"})
-ATTRIBUTES = frozenset({"alt", "align", "border", "colspan", "dir", "lang", "open", "rowspan", "scope", "start"})
+DROPPED = frozenset(
+    {"script", "style", "template", "iframe", "object", "noscript", "title", "head", "svg", "math"}
+)
+ATTRIBUTES = frozenset(
+    {"alt", "align", "border", "colspan", "dir", "lang", "open", "rowspan", "scope", "start"}
+)
 
 
 class Sanitiser(HTMLParser):
