@@ -58,7 +58,5 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def tracked(root: Path) -> list[Path]:
     """The files that git tracks."""
-    names = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
-    ).stdout
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
     return [root / name for name in names.split("\0") if name]

@@ -6,20 +6,16 @@ import base64
 
 import numpy as np
 import pytest
+
 from innerview.cli.outputs import PLOTLY, VIEW, still, view_of
 
 
 def shown(**data: object) -> str:
-    return still(
-        {"output_type": "execute_result", "data": {name.replace("__", "/"): v for name, v in data.items()}}
-    )
+    return still({"output_type": "execute_result", "data": {name.replace("__", "/"): v for name, v in data.items()}})
 
 
 def test_printed_text_is_escaped_and_loses_the_colours_of_the_terminal() -> None:
-    assert (
-        still({"output_type": "stream", "text": "\x1b[31ma < b\x1b[0m\n"})
-        == '<pre class="iv-stream">a &lt; b</pre>'
-    )
+    assert still({"output_type": "stream", "text": "\x1b[31ma < b\x1b[0m\n"}) == '<pre class="iv-stream">a &lt; b</pre>'
 
 
 def test_an_error_shows_its_traceback() -> None:
@@ -28,10 +24,7 @@ def test_an_error_shows_its_traceback() -> None:
 
 
 def test_html_wins_over_text_and_is_sanitised() -> None:
-    assert (
-        shown(text__html="<b>1</b><script>x</script>", text__plain="1")
-        == '<div class="iv-output"><b>1</b></div>'
-    )
+    assert shown(text__html="<b>1</b><script>x</script>", text__plain="1") == '<div class="iv-output"><b>1</b></div>'
 
 
 def test_a_picture_is_held_in_the_page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import nbformat
@@ -22,4 +23,4 @@ def test_every_code_cell_of_a_tutorial_stands_under_words(tracked: list[Path]) -
     for path in [path for path in tracked if path.suffix == ".ipynb" and "tutorials" in path.parts]:
         kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
         assert kinds[0] == "markdown"
-        assert ("code", "code") not in zip(kinds, kinds[1:], strict=False), path.name
+        assert ("code", "code") not in itertools.pairwise(kinds), path.name

@@ -32,9 +32,7 @@ def names_in(wheel: Path) -> set[str]:
 
 def test_the_wheel_carries_every_bundle_that_the_front_end_build_made(wheel: Path, root: Path) -> None:
     static = root / "src/innerview/widgets/static"
-    built = {
-        f"innerview/widgets/static/{path.name}" for path in static.iterdir() if path.suffix in {".js", ".css"}
-    }
+    built = {f"innerview/widgets/static/{path.name}" for path in static.iterdir() if path.suffix in {".js", ".css"}}
     assert any(name.endswith(".js") for name in built)
     assert any(name.endswith(".css") for name in built)
     assert built <= names_in(wheel)
@@ -44,9 +42,7 @@ def test_the_wheel_carries_every_file_of_the_package_that_git_tracks(
     wheel: Path, root: Path, tracked: list[Path]
 ) -> None:
     package = root / "src"
-    expected = {
-        str(path.relative_to(package)) for path in tracked if path.is_relative_to(package) and path.exists()
-    }
+    expected = {str(path.relative_to(package)) for path in tracked if path.is_relative_to(package) and path.exists()}
     assert "innerview/py.typed" in expected
     assert expected <= names_in(wheel)
 

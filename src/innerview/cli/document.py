@@ -45,9 +45,7 @@ def parts(notebook: Any) -> Iterator[static_page.Part]:
 
 def prose_renderer() -> Any:
     """Markdown to HTML; raw HTML in it is shown as text."""
-    return needed("mistune").create_markdown(
-        escape=True, plugins=["table", "strikethrough", "footnotes", "url"]
-    )
+    return needed("mistune").create_markdown(escape=True, plugins=["table", "strikethrough", "footnotes", "url"])
 
 
 def code_renderer() -> Any:

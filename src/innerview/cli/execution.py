@@ -41,9 +41,7 @@ def read(path: Path) -> Any:
     except FileNotFoundError as error:
         raise NotebookError(f"no notebook at {path}; give the path of an .ipynb file") from error
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
-        raise NotebookError(
-            f"{path} is no notebook ({first_line(str(error))}); give an .ipynb file"
-        ) from error
+        raise NotebookError(f"{path} is no notebook ({first_line(str(error))}); give an .ipynb file") from error
 
 
 def execute(notebook: Any, *, folder: Path, timeout_s: int, say: Callable[[str], None]) -> Any:
@@ -77,9 +75,7 @@ def execute(notebook: Any, *, folder: Path, timeout_s: int, say: Callable[[str],
     except nbclient.exceptions.CellTimeoutError as error:
         raise NotebookError(f"a cell took longer than {timeout_s} s; allow more with --timeout-s") from error
     except nbclient.exceptions.DeadKernelError as error:
-        raise NotebookError(
-            "the kernel died while a cell ran; run the notebook in Jupyter to see where"
-        ) from error
+        raise NotebookError("the kernel died while a cell ran; run the notebook in Jupyter to see where") from error
     say(f"        done in {time.monotonic() - began:.0f} s")
     return notebook
 

@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(
-        prog="innerview", description="A workbench for the inside of a neural network."
-    )
+    top = argparse.ArgumentParser(prog="innerview", description="A workbench for the inside of a neural network.")
     top.add_argument("--version", action="version", version=f"innerview {metadata.version('innerview')}")
     commands = top.add_subparsers(required=True, metavar="command")
     page = commands.add_parser("page", help="one offline HTML page from a notebook, its widgets alive")

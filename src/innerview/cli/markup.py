@@ -6,17 +6,64 @@ import html
 from html.parser import HTMLParser
 
 TAGS = frozenset(
-    """a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5
-    h6 hr i img kbd li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr u ul
-    var""".split()
+    [
+        "a",
+        "abbr",
+        "b",
+        "blockquote",
+        "br",
+        "caption",
+        "code",
+        "col",
+        "colgroup",
+        "dd",
+        "del",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "em",
+        "figcaption",
+        "figure",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "img",
+        "kbd",
+        "li",
+        "mark",
+        "ol",
+        "p",
+        "pre",
+        "q",
+        "s",
+        "samp",
+        "small",
+        "span",
+        "strong",
+        "sub",
+        "summary",
+        "sup",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "tr",
+        "u",
+        "ul",
+        "var",
+    ]
 )
 EMPTY = frozenset({"br", "col", "hr", "img"})
-DROPPED = frozenset(
-    {"script", "style", "template", "iframe", "object", "noscript", "title", "head", "svg", "math"}
-)
-ATTRIBUTES = frozenset(
-    {"alt", "align", "border", "colspan", "dir", "lang", "open", "rowspan", "scope", "start"}
-)
+DROPPED = frozenset({"script", "style", "template", "iframe", "object", "noscript", "title", "head", "svg", "math"})
+ATTRIBUTES = frozenset({"alt", "align", "border", "colspan", "dir", "lang", "open", "rowspan", "scope", "start"})
 
 
 class Sanitiser(HTMLParser):

@@ -28,7 +28,9 @@ def still(output: Mapping[str, Any]) -> str:
     data = output["data"]
     for picture in PICTURES:
         if picture in data:
-            return f'<img alt="{html.escape(data.get("text/plain", "picture"))}" src="{data_url(picture, data[picture])}">'
+            return (
+                f'<img alt="{html.escape(data.get("text/plain", "picture"))}" src="{data_url(picture, data[picture])}">'
+            )
     if PLOTLY in data:
         return figure(data[PLOTLY])
     if "text/html" in data:
@@ -62,9 +64,7 @@ def figure(spec: Mapping[str, Any]) -> str:
     """A plotly figure as the numbers it draws; its own script would need 5 MB or a network."""
     title = text_of(spec.get("layout", {}).get("title")) or "figure"
     tables = "".join(table for trace in spec.get("data", []) for table in trace_table(trace))
-    return (
-        f'<details class="iv-output"><summary>{html.escape(title)}: the numbers</summary>{tables}</details>'
-    )
+    return f'<details class="iv-output"><summary>{html.escape(title)}: the numbers</summary>{tables}</details>'
 
 
 def trace_table(trace: Mapping[str, Any]) -> Iterator[str]:
@@ -74,9 +74,7 @@ def trace_table(trace: Mapping[str, Any]) -> Iterator[str]:
         return
     rows = list(zip(*columns.values(), strict=False))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(shown(v))}</td>' for v in row)}</tr>" for row in rows[:MOST_ROWS]
-    )
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(shown(v))}</td>' for v in row)}</tr>" for row in rows[:MOST_ROWS])
     more = f"<p>and {len(rows) - MOST_ROWS} more rows</p>" if len(rows) > MOST_ROWS else ""
     yield f"<p>{html.escape(str(trace.get('name') or trace.get('type') or ''))}</p>"
     yield f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
