@@ -1,0 +1,60 @@
+"""A workbench for the inside of neural networks, lived in from a notebook."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Activations": "activations",
+    "Attachment": "attachments",
+    "attach": "attachments",
+    "attached": "attachments",
+    "detach": "attachments",
+    "editing": "attachments",
+    "capture": "capturing",
+    "Direction": "direction",
+    "contrast": "directions.mean_difference",
+    "project": "directions.projection",
+    "Projection": "directions.projection",
+    "Add": "edits",
+    "Edit": "edits",
+    "ProjectOut": "edits",
+    "Replace": "edits",
+    "CaptureError": "errors",
+    "DirectionError": "errors",
+    "EditError": "errors",
+    "GenerationError": "errors",
+    "InnerviewError": "errors",
+    "LensError": "errors",
+    "ModelError": "errors",
+    "RecipeError": "errors",
+    "SiteError": "errors",
+    "TextError": "errors",
+    "WidgetError": "errors",
+    "Generation": "generation",
+    "generate": "generation",
+    "Lens": "lens.logit",
+    "logit_lens": "lens.logit",
+    "Model": "models.model",
+    "open_model": "models.opening",
+    "Site": "models.site",
+    "Recipe": "recipes",
+    "LogitLens": "widgets.logit_lens",
+    "Steer": "widgets.steer",
+    "TokenStrip": "widgets.token_strip",
+    "Decay": "where",
+    "Ramp": "where",
+    "Where": "where",
+}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'innerview' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"innerview.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,87 @@
+"""What capture returns: activations by site, with the tokens they belong to."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from innerview.errors import SiteError
+from innerview.models import text
+from innerview.models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Activations(Mapping[str, Tensor]):
+    """Activations by site.
+
+    Attributes:
+        values: Tensor of each site, shape [batch, pos, ...].
+        tokens: Token ids, shape [batch, pos]; None when the network reads no ids.
+        mask: True where a token is real, shape [batch, pos]; None likewise.
+        model: The network they were captured from.
+    """
+
+    values: dict[str, Tensor] = field(repr=False)
+    tokens: Tensor | None
+    mask: Tensor | None
+    model: Model = field(repr=False)
+
+    def __getitem__(self, site: str) -> Tensor:
+        if site in self.values:
+            return self.values[site]
+        matches = [s.name for s in self.model.expand(site)]
+        if len(matches) == 1 and matches[0] in self.values:
+            return self.values[matches[0]]
+        raise SiteError(f"{site!r} was not captured; captured are {', '.join(self.values)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the captured sites."""
+        return list(self.values)
+
+    def stack(self, pattern: str) -> Tensor:
+        """The sites that match, stacked along a first axis, shape [layer, batch, pos, ...].
+
+        Raises:
+            SiteError: None match, or their shapes differ.
+        """
+        found = [v for name, v in self.values.items() if fnmatchcase(name, pattern)]
+        if not found:
+            raise SiteError(f"nothing captured matches {pattern!r}; captured are {', '.join(self.values)}")
+        shapes = {tuple(v.shape) for v in found}
+        if len(shapes) > 1:
+            raise SiteError(f"the sites that match {pattern!r} have several shapes: {sorted(shapes)}; stack one kind of site")
+        return torch.stack(found)
+
+    @property
+    def words(self) -> list[list[str]]:
+        """Text of each real token, row by row."""
+        if self.tokens is None or self.mask is None:
+            return []
+        return [text.words(self.model, row[keep].tolist()) for row, keep in zip(self.tokens, self.mask, strict=True)]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a site and real token: its text, and the norm of its activation."""
+        if self.tokens is None or self.mask is None:
+            rows: list[Any] = [(site, list(v.shape), float(v.float().norm())) for site, v in self.values.items()]
+            return pd.DataFrame(rows, columns=["site", "shape", "norm"])
+        words = self.words
+        rows = []
+        for site, value in self.values.items():
+            if value.shape[:2] != self.mask.shape:
+                continue
+            norms = value.float().flatten(2).norm(dim=-1)
+            for batch, keep in enumerate(self.mask):
+                for nth, pos in enumerate(keep.nonzero().flatten().tolist()):
+                    rows.append((site, batch, nth, words[batch][nth], float(norms[batch, pos])))
+        return pd.DataFrame(rows, columns=["site", "batch", "pos", "token", "norm"])

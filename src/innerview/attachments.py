@@ -1,0 +1,113 @@
+"""Edits of the user's own forwards: for the length of a block, or until detached."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from innerview.edits import Edit
+from innerview.errors import EditError
+from innerview.hooks import Block, Board, board_of, raise_unmet
+from innerview.models.model import Model
+from innerview.runs import Plan
+
+
+@contextlib.contextmanager
+def editing(model: Model, edits: Any, *, prompt_tokens: Any = None) -> Iterator[None]:
+    """Edit the forwards of this thread inside the block; blocks nest, the outer first.
+
+    Args:
+        model: The network.
+        edits: Edits, applied in list order.
+        prompt_tokens: Length of the prompt, or one a row, for positions and scopes in forwards that do not tell it.
+    Raises:
+        EditError: An edit does not fit, or its site never fired in the forwards of the block.
+    """
+    board = board_of(model)
+    block = Block(Plan.of(model, edits), prompt_tokens)
+    held = board.acquire(block.plan.points)
+    try:
+        board.push(block)
+        yield
+    finally:
+        board.pop(block)
+        board.release(held)
+    raise_unmet(block, "this block")
+
+
+class Attachment:
+    """Edits that stay on a network until detached."""
+
+    def __init__(self, board: Board, name: str, block: Block, held: list[Any]) -> None:
+        self.name = name
+        self.block = block
+        self._board = board
+        self._held = held
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The attached edits."""
+        return self.block.plan.edits
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the edits apply; set it to switch them."""
+        return self.block.is_enabled
+
+    @enabled.setter
+    def enabled(self, is_enabled: bool) -> None:
+        self.block.is_enabled = bool(is_enabled)
+
+    def detach(self) -> None:
+        """Take the edits off; a second call does nothing."""
+        with self._board.lock:
+            if self._board.attached.get(self.name) is self:
+                del self._board.attached[self.name]
+            held, self._held = self._held, []
+            self._board.release(held)
+
+    def __repr__(self) -> str:
+        state = "on" if self.enabled else "off"
+        return f"Attachment({self.name!r}, {state}: {', '.join(edit.label for edit in self.edits)})"
+
+
+def attach(model: Model, edits: Any, *, name: str | None = None) -> Attachment:
+    """Edit every forward of the network from now on; the same name replaces what it named before.
+
+    Args:
+        model: The network.
+        edits: Edits, applied in list order.
+        name: What to call them; their description when None, so that a cell run twice never doubles.
+    Raises:
+        EditError: An edit does not fit.
+    """
+    board = board_of(model)
+    plan = Plan.of(model, edits)
+    if not plan.edits:
+        raise EditError("nothing to attach: the list of edits is empty")
+    name = name or " + ".join(edit.label for edit in plan.edits)
+    with board.lock:
+        made = Attachment(board, name, Block(plan, name=name), board.acquire(plan.points))
+        old = board.attached.get(name)
+        board.attached[name] = made
+        if old is not None:
+            old.detach()
+    return made
+
+
+def attached(model: Model) -> list[Attachment]:
+    """What is attached to a network, in the order in which it applies."""
+    return list(board_of(model).attached.values())
+
+
+def detach(model: Model, name: str | None = None) -> None:
+    """Take off what was attached under `name`, or everything.
+
+    Raises:
+        EditError: Nothing of this name is attached.
+    """
+    names = [one.name for one in attached(model)]
+    if name is not None and name not in names:
+        raise EditError(f"nothing named {name!r} is attached to {model.name}; attached are {', '.join(map(repr, names)) or 'none'}")
+    for one in attached(model):
+        if name is None or one.name == name:
+            one.detach()

@@ -1,0 +1,45 @@
+"""What innerview raises: each message states the fact, the value received and the way out."""
+
+
+class InnerviewError(Exception):
+    """Anything innerview refuses or cannot do."""
+
+
+class ModelError(InnerviewError):
+    """A network cannot be opened, or is used in a way it does not support."""
+
+
+class TextError(InnerviewError):
+    """A prompt cannot be turned into tokens for this network."""
+
+
+class SiteError(InnerviewError):
+    """A site does not exist in this network, or cannot be used this way."""
+
+
+class CaptureError(InnerviewError):
+    """An activation that was asked for did not come."""
+
+
+class DirectionError(InnerviewError):
+    """A direction cannot be made from what was given."""
+
+
+class EditError(InnerviewError):
+    """An edit cannot be honoured."""
+
+
+class GenerationError(InnerviewError):
+    """Text cannot be generated as asked."""
+
+
+class LensError(InnerviewError):
+    """A lens does not apply to this network."""
+
+
+class RecipeError(InnerviewError):
+    """A recipe on disk is damaged, or written for something else."""
+
+
+class WidgetError(InnerviewError):
+    """A widget cannot be built or shown."""

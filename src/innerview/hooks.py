@@ -1,0 +1,386 @@
+"""The switchboard of one root module: counted hooks, and which job the forward that passes through them belongs to."""
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from innerview.errors import EditError
+from innerview.models.model import Model, lock_of
+from innerview.models.site import Point
+from innerview.runs import EMPTY, Forward, Plan, Rows, Run, apply, current
+
+ROOT: Point = ("", "root")  # type: ignore[assignment]
+
+
+class Block:
+    """One open `editing` block of a thread, or one attachment: a plan that edits the user's own forwards."""
+
+    def __init__(self, plan: Plan, prompt_tokens: Any = None, name: str = "") -> None:
+        self.plan = plan
+        self.prompt_tokens = prompt_tokens
+        self.name = name
+        self.is_enabled = True
+        self.forwards = 0
+        self.fired: set[Point] = set()
+        self.longest = 0
+
+
+class OwnForward:
+    """A forward of the user's own: the attached edits, then the thread's blocks."""
+
+    def __init__(self, blocks: list[Block], forward: Forward | None) -> None:
+        self.blocks = blocks
+        self.forward = forward
+        self.cache: Any = None
+
+    def visit(self, point: Point, value: Any) -> Any:
+        """Apply every block's edits at a point; None when nothing changed."""
+        changed = None
+        for block in self.blocks:
+            block.fired.add(point)
+            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed)
+            changed = changed if new is None else new
+        return changed
+
+
+class Board:
+    """Hooks and edits of one root module. Kept for as long as the module lives."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = weakref.ref(root)
+        self.lock = lock_of(root)
+        self.attached: dict[str, Any] = {}
+        self._blocks: dict[int, list[Block]] = {}
+        self._hooks: dict[Point, list[Any]] = {}
+        self._own = threading.local()
+        self._prompts: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+
+    @property
+    def root(self) -> nn.Module:
+        """The root module."""
+        root = self._root()
+        if root is None:
+            raise EditError("the network of this edit is gone; open it again")
+        return root
+
+    # Hooks: one a point, counted.
+
+    def acquire(self, points: Iterable[Point]) -> list[Point]:
+        """Hook the root and these points; returns what must be released.
+
+        Raises:
+            EditError: A module was compiled before the hook came, and would ignore it.
+        """
+        held: list[Point] = []
+        with self.lock:
+            try:
+                for point in (ROOT, *points):
+                    self._acquire_one(point)
+                    held.append(point)
+            except BaseException:
+                self.release(held)
+                raise
+        return held
+
+    def _acquire_one(self, point: Point) -> None:
+        entry = self._hooks.get(point)
+        if entry is None:
+            refuse_compiled(self.root, point[0])
+            entry = self._hooks[point] = [0, self._register(point)]
+        entry[0] += 1
+
+    def release(self, points: Iterable[Point]) -> None:
+        """Give hooks back; those that nobody else holds are removed."""
+        with self.lock:
+            for point in points:
+                entry = self._hooks[point]
+                entry[0] -= 1
+                if entry[0] == 0:
+                    del self._hooks[point]
+                    for handle in entry[1]:
+                        handle.remove()
+
+    @contextlib.contextmanager
+    def holding(self, points: Iterable[Point]) -> Iterator[None]:
+        """Hooks at these points, for as long as the block lasts."""
+        held = self.acquire(points)
+        try:
+            yield
+        finally:
+            self.release(held)
+
+    def _register(self, point: Point) -> list[Any]:
+        path, side = point
+        module = self.root.get_submodule(path)
+        if point == ROOT:
+            return [
+                module.register_forward_pre_hook(self._root_starts, with_kwargs=True),
+                module.register_forward_hook(self._root_ends, with_kwargs=True, always_call=True),
+            ]
+        if side == "input":
+
+            def on_input(_: nn.Module, args: tuple, kwargs: dict) -> Any:
+                return self._visit_input(point, args, kwargs)
+
+            return [module.register_forward_pre_hook(on_input, with_kwargs=True)]
+
+        def on_output(_: nn.Module, args: tuple, output: Any) -> Any:
+            return self._job().visit(point, output)
+
+        return [module.register_forward_hook(on_output)]
+
+    def _visit_input(self, point: Point, args: tuple, kwargs: dict) -> Any:
+        key = 0 if args else next((k for k, v in kwargs.items() if isinstance(v, Tensor)), None)
+        if key is None:
+            raise EditError(f"module {point[0]!r} received no tensor to read; name another site")
+        changed = self._job().visit(point, args[0] if args else kwargs[key])
+        if changed is None:
+            return None
+        return ((changed, *args[1:]), kwargs) if args else (args, {**kwargs, key: changed})
+
+    # Whose forward it is.
+
+    def _job(self) -> Any:
+        run = current.get()
+        if run is not None and run.board is self:
+            return run
+        own = getattr(self._own, "forward", None)
+        # A part of the network called by itself, not through its root.
+        return own if own is not None else OwnForward(self.own_blocks(), None)
+
+    def _root_starts(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        run = current.get()
+        if run is not None and run.board is self:
+            run.starts(args, kwargs)
+            return
+        blocks = self.own_blocks()
+        self._own.forward = OwnForward(blocks, None)
+        self._own.forward = self._own_forward(blocks, args, kwargs)
+
+    def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        run = current.get()
+        if run is not None and run.board is self:
+            run.ends(output is not None)
+            return
+        own, self._own.forward = getattr(self._own, "forward", None), None
+        if own is None or output is None:
+            return
+        self._remember_prompt(own, output)
+        for block in own.blocks:
+            block.forwards += 1
+            if block.name:
+                raise_unmet(block, f"attached {block.name!r}", with_positions=False)
+
+    def own_blocks(self) -> list[Block]:
+        """What edits a forward of the user's own in this thread: attached edits, then the thread's blocks, the outer first.
+
+        Raises:
+            EditError: This thread has no blocks, and several others do.
+        """
+        blocks = self._blocks.get(threading.get_ident())
+        if not blocks:
+            others = [list(b) for b in list(self._blocks.values()) if b]
+            if len(others) > 1:
+                raise EditError(
+                    f"{len(others)} other threads have editing blocks open, so whose edits this thread's forward takes is unclear; "
+                    "open a block in this thread, or use iv.generate"
+                )
+            blocks = others[0] if others else []
+        return [a.block for a in list(self.attached.values()) if a.block.is_enabled] + list(blocks)
+
+    def frozen_plan(self) -> Plan:
+        """The attached edits and this thread's blocks, as a Run takes them when it starts."""
+        plan = EMPTY
+        for block in self.own_blocks():
+            plan = plan + block.plan
+        return plan
+
+    def push(self, block: Block) -> None:
+        """Open a block in this thread."""
+        self._blocks.setdefault(threading.get_ident(), []).append(block)
+
+    def pop(self, block: Block) -> None:
+        """Close a block, whatever thread it was opened in."""
+        self._own.forward = None
+        for thread, blocks in list(self._blocks.items()):
+            if block in blocks:
+                blocks.remove(block)
+                if not blocks:
+                    self._blocks.pop(thread, None)
+
+    # Where a token is, in a forward of the user's own.
+
+    def _own_forward(self, blocks: list[Block], args: tuple, kwargs: dict) -> OwnForward:
+        if all(block.plan is EMPTY or not block.plan.by_point for block in blocks):
+            return OwnForward(blocks, None)
+        shape, device = ids_shape(args, kwargs)
+        if shape is None:
+            return OwnForward(blocks, None)
+        cache = kwargs.get("past_key_values")
+        col0 = cache_length(kwargs) or 0
+        told = next((b.prompt_tokens for b in reversed(blocks) if b.prompt_tokens is not None), None)
+        own = OwnForward(blocks, Forward(self._own_rows(shape, col0, cache, kwargs, told), shape, col0, device))
+        own.cache = cache
+        for block in blocks:
+            block.longest = max(block.longest, col0 + shape[1])
+        return own
+
+    def _own_rows(self, shape: tuple[int, int], col0: int, cache: Any, kwargs: dict, told: Any) -> Rows:
+        rows, q = shape
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= col0 + q:
+            real = mask[:, : col0 + q].bool()
+            left_pad = real.long().argmax(dim=1)
+            length = real.sum(dim=1)
+            has_positions, is_full = True, False
+        else:
+            left_pad, length = torch.zeros(rows, dtype=torch.long), torch.full((rows,), col0 + q)
+            has_positions, is_full = told is not None, True
+        prompt, why = self._prompt_of(rows, q, col0, cache, kwargs, length, told, has_positions)
+        return Rows(left_pad, length, prompt, why, has_positions, is_full)
+
+    def _prompt_of(
+        self, rows: int, q: int, col0: int, cache: Any, kwargs: dict, length: Tensor, told: Any, has_mask: bool
+    ) -> tuple[Tensor | None, str]:  # fmt: skip
+        """Lengths of the prompts, or why they are unknown."""
+        way = "pass editing(..., prompt_tokens=<length of the prompt>), or use iv.generate"
+        if told is not None:
+            told = torch.as_tensor(told).long().flatten()
+            if told.numel() not in (1, rows) and rows % told.numel():
+                raise EditError(f"prompt_tokens has {told.numel()} numbers for {rows} rows; give one, or one a row")
+            return told.repeat_interleave(rows // told.numel()), ""
+        if not has_mask:
+            return None, f"this forward carries no 2-D attention mask, so where its tokens stand is unknown; {way}"
+        if kwargs.get("use_cache") is False:
+            return None, f"a forward without a cache does not say where its prompt ends; {way}"
+        if col0 == 0:
+            return length, ""
+        known = self._prompts.get(cache) if cache is not None else None
+        if known is None:
+            return None, f"this forward continues a cache whose beginning was not seen, so where its prompt ended is unknown; {way}"
+        if q > 1:
+            return None, f"this forward adds {q} tokens to a cache at once, which may be prompt or generated; {way}"
+        return known.repeat_interleave(rows // known.numel()) if rows % known.numel() == 0 else known, ""
+
+    def _remember_prompt(self, own: OwnForward, output: Any) -> None:
+        forward = own.forward
+        if forward is None or forward.col0 != 0 or forward.shape is None:
+            return
+        cache = own.cache if own.cache is not None else getattr(output, "past_key_values", None)
+        rows = forward._rows
+        if cache is not None and rows is not None and rows.prompt_len is not None:
+            self._prompts[cache] = rows.prompt_len
+
+
+def raise_unmet(block: Block, what: str, *, with_positions: bool = True) -> None:
+    """Refuse a block that did not do what it says, once its forwards are over.
+
+    Raises:
+        EditError: A site never fired, or a position never came.
+    """
+    if not block.forwards:
+        return
+    missed = [p[0].site.name for point, p in block.plan.by_point.items() if point not in block.fired]
+    if missed:
+        raise EditError(
+            f"{what} edits {missed[0]!r}, which never fired in {block.forwards} forward(s): the network does not run that module itself; "
+            "edit a site that fires, see model.sites()"
+        )
+    if not with_positions:
+        return
+    for edit in block.plan.edits:
+        past = [p for p in edit.where.positions or () if p >= block.longest]
+        if past and block.longest:
+            raise EditError(f"position {past[0]} is past the end: the longest row of {what} had {block.longest} tokens; count from 0")
+
+
+class BoardRun(Run):
+    """A Run of one network, which holds the network's lock for each of its forwards."""
+
+    def __init__(self, board: Board, plan: Plan, rows: Rows | None, **options: Any) -> None:
+        super().__init__(plan, rows, **options)
+        self.board = board
+        self._holds = 0
+
+    def starts(self, args: tuple, kwargs: dict) -> None:
+        """The root module is called: take the lock, count the tokens."""
+        self.board.lock.acquire()
+        self._holds += 1
+        shape, device = ids_shape(args, kwargs)
+        self.begin(shape, cache_length(kwargs), device)
+
+    def ends(self, is_whole: bool) -> None:
+        """The root module returned, or failed: give the lock back."""
+        self.forward = None
+        self.let_go()
+        if is_whole:
+            missed = self.never_fired()
+            if missed:
+                raise EditError(
+                    f"site {missed[0]!r} never fired in this run, so its edit was not applied; edit a site that fires, see model.sites()"
+                )
+
+    def let_go(self) -> None:
+        """Release the lock if a forward was broken off while holding it."""
+        while self._holds:
+            self._holds -= 1
+            self.board.lock.release()
+
+
+_BOARDS: "weakref.WeakKeyDictionary[nn.Module, Board]" = weakref.WeakKeyDictionary()
+_GUARD = threading.Lock()
+
+
+def board_of(model: Model) -> Board:
+    """The one switchboard of a network's root module."""
+    with _GUARD:
+        board = _BOARDS.get(model.module)
+        if board is None:
+            board = _BOARDS[model.module] = Board(model.module)
+        return board
+
+
+def refuse_compiled(root: nn.Module, path: str) -> None:
+    """Refuse a hook that compiled code would ignore.
+
+    Raises:
+        EditError: The module, or one around it, is compiled.
+    """
+    module, steps = root, path.split(".") if path else []
+    for i in range(len(steps) + 1):
+        is_wrapper = hasattr(module, "_orig_mod")
+        is_compiled = getattr(module, "_compiled_call_impl", None) is not None
+        if is_wrapper or is_compiled or hasattr(module.forward, "_torchdynamo_orig_callable"):
+            name = ".".join(steps[:i]) or "the root"
+            raise EditError(
+                f"module {name!r} ({type(module).__name__}) was compiled before this hook came, and compiled code ignores it; "
+                "open the network before torch.compile, or the original module (compiled._orig_mod)"
+            )
+        if i < len(steps):
+            module = module.get_submodule(steps[i])
+
+
+def ids_shape(args: tuple, kwargs: dict) -> tuple[tuple[int, int] | None, Any]:
+    """Rows and tokens a row of a forward of the root, and their device; None when it takes no ids."""
+    ids = kwargs.get("input_ids")
+    if ids is None and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
+        ids = args[0]
+    if ids is None:
+        ids = kwargs.get("inputs_embeds")
+    if not isinstance(ids, Tensor) or ids.ndim < 2:
+        return None, None
+    return (int(ids.shape[0]), int(ids.shape[1])), ids.device
+
+
+def cache_length(kwargs: dict) -> int | None:
+    """Tokens in the cache before this forward: 0 without a cache, None when the cache does not say."""
+    cache = kwargs.get("past_key_values")
+    if cache is None:
+        return 0
+    length = getattr(cache, "get_seq_length", None)
+    return None if length is None else int(length())

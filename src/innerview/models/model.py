@@ -1,0 +1,178 @@
+"""An opened network: a module, a tokenizer, a table of sites, a lock. Functions act on it."""
+
+import threading
+import weakref
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from innerview.errors import SiteError
+from innerview.models.families import TRANSFORMERLENS_BLOCK, TRANSFORMERLENS_MODEL, Family, Part
+from innerview.models.site import Site
+
+_LOCKS: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+
+
+def lock_of(module: nn.Module) -> Any:
+    """The one lock of a root module, shared by every Model that was opened on it."""
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(module, threading.RLock())
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An opened network.
+
+    Attributes:
+        module: The root module, called with the network's own inputs.
+        tokenizer: The tokenizer, None for networks that read no text.
+        name: How it was opened.
+        family: Row of the table of families that it belongs to, None for any other module.
+        table: Sites by name.
+        n_layers: Number of blocks, None if unknown.
+        d_model: Width of the residual stream, None if unknown.
+        vocab: Number of logits, None if unknown.
+        context: Longest text in tokens, None if unbounded or unknown.
+        lock: Held for one forward, and around registering hooks and switching kernels.
+    """
+
+    module: nn.Module
+    tokenizer: Any
+    name: str
+    family: Family | None
+    table: dict[str, Site] = field(repr=False)
+    n_layers: int | None = None
+    d_model: int | None = None
+    vocab: int | None = None
+    context: int | None = None
+    lock: Any = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        family = self.family.name if self.family else type(self.module).__name__
+        return f"Model({self.name!r}, {family}, {self.n_layers} layers, d_model {self.d_model}, {len(self.table)} sites)"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the first parameter's device."""
+        first = next(self.module.parameters(), None)
+        return first.device if first is not None else torch.device("cpu")
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether the tokenizer has a chat template."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def sites(self) -> pd.DataFrame:
+        """Table of the sites: one row each, with its layer, module, side and shape."""
+        rows = [(s.name, s.layer, s.module or "(root)", s.side, s.shape) for s in self.table.values()]
+        frame = pd.DataFrame(rows, columns=["site", "layer", "module", "side", "shape"]).set_index("site")
+        return frame.astype({"layer": "Int64"})
+
+    def site(self, name: str) -> Site:
+        """The one site of this name.
+
+        Raises:
+            SiteError: There is none, or the name matches several.
+        """
+        found = self.expand(name)
+        if len(found) != 1:
+            raise SiteError(f"{name!r} names {len(found)} sites of {self.name}; one is needed here, such as {found[-1].name!r}")
+        return found[0]
+
+    def expand(self, name: str) -> list[Site]:
+        """The sites that a name, a wildcard or an alias stands for, in the network's order.
+
+        Raises:
+            SiteError: Nothing matches; the nearest name is given.
+        """
+        if not isinstance(name, str):
+            raise SiteError(f"a site is a string such as 'blocks.3.resid', not {name!r} of type {type(name).__name__}")
+        if name in self.table:
+            return [self.table[name]]
+        known = self._alias(name)
+        if known in self.table:
+            return [self.table[known]]
+        if "*" in known:
+            found = [site for key, site in self.table.items() if fnmatchcase(key, known)]
+            if found:
+                return found
+        by_path = self._by_path(name)
+        if by_path is not None:
+            return [by_path]
+        raise SiteError(self._no_site(name, known))
+
+    def _alias(self, name: str) -> str:
+        """The site's own name behind a TransformerLens name."""
+        if name in TRANSFORMERLENS_MODEL:
+            return TRANSFORMERLENS_MODEL[name]
+        head, _, rest = name.partition(".")
+        layer, _, hook = rest.partition(".")
+        if head != "blocks" or hook not in TRANSFORMERLENS_BLOCK:
+            return name
+        names = [f"blocks.{layer}.{part}" for part in TRANSFORMERLENS_BLOCK[hook].split("|")]
+        first = names[0].replace("*", "0")
+        return names[0] if first in self.table else names[-1]
+
+    def _by_path(self, name: str) -> Site | None:
+        """A site at a module's path: `module:encoder.fc1`, `encoder.fc1`, or with `@input` behind."""
+        path, _, side = name.removeprefix("module:").partition("@")
+        if side not in ("", "input", "output") or not path:
+            return None
+        if path not in dict(self.module.named_modules()):
+            return None
+        return Site(name=name, module=path, side=side or "output")  # type: ignore[arg-type]
+
+    def _no_site(self, name: str, known: str) -> str:
+        kind = self.family.name if self.family else type(self.module).__name__
+        parts = known.split(".")
+        if parts[0] == "blocks" and len(parts) > 2 and parts[1].lstrip("-").isdigit() and self.n_layers:
+            if not 0 <= int(parts[1]) < self.n_layers:
+                last = self.n_layers - 1
+                return f"no layer {parts[1]} for site {name!r}: {self.name} has {self.n_layers}, blocks.0 to blocks.{last}"
+        names = list(self.table) or [f"module:{path}" for path, _ in self.module.named_modules() if path]
+        near = get_close_matches(known, names, n=1, cutoff=0.0)
+        nearest = f"; nearest is {near[0]!r}" if near else ""
+        return f"no site {name!r} in {kind}{nearest}; model.sites() lists them, and module:<path> names any module's output"
+
+
+def family_sites(family: Family, prefix: str, root: str, module: nn.Module, sizes: dict[str, int]) -> dict[str, Site]:
+    """The table of sites of a network of a known family, in the order in which they fire.
+
+    Args:
+        family: Row of the table of families.
+        prefix: Path of the base model inside the root, with a dot behind unless empty.
+        root: Path of the root itself, with a dot behind unless empty (a compiled wrapper).
+        module: The root module.
+        sizes: Sizes by axis name: d_model, d_mlp, head, kv_head, d_head, vocab.
+    """
+    table: dict[str, Site] = {}
+
+    def put(name: str, path: str, part: Part, layer: int | None) -> None:
+        heads = sizes[part.heads] if part.heads else None
+        axes = ("batch", "pos") + ((part.heads,) if part.heads else ()) + (part.axes,)
+        if part.is_eager:
+            axes, shape = ("batch", "head", "pos", "key"), None
+        else:
+            shape = tuple(sizes[a] for a in axes[2:])
+        instead = f"blocks.{layer}.{part.instead}" if part.instead else ""
+        table[name] = Site(
+            name, path, part.side, axes, shape, layer, part.item, part.part, part.parts, heads,
+            part.is_eager, not part.instead, instead,
+        )  # fmt: skip
+
+    put("embed", f"{prefix}{family.embed}", Part(""), None)
+    blocks = module.get_submodule(f"{prefix}{family.blocks}")
+    for layer in range(len(blocks)):  # type: ignore[arg-type]
+        for name, part in family.block.items():
+            path = f"{prefix}{family.blocks}.{layer}" + (f".{part.path}" if part.path else "")
+            put(f"blocks.{layer}.{name}", path, part, layer)
+    put("final_norm", f"{prefix}{family.final_norm}", Part(""), None)
+    if family.head in dict(module.named_modules()) or f"{root}{family.head}" in dict(module.named_modules()):
+        put("logits", f"{root}{family.head}", Part("", axes="vocab"), None)
+    return table

@@ -1,0 +1,29 @@
+"""Choosing the next token by a generator of the run's own, so that runs in several threads reproduce."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+
+class GumbelSampler:
+    """Adds Gumbel noise to warped scores: the largest is then a draw from their softmax.
+
+    Reference: arXiv:1611.01144
+    """
+
+    def __init__(self, seed: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
+        if top_k is not None:
+            warpers.append(TopKLogitsWarper(top_k))
+        if top_p is not None:
+            warpers.append(TopPLogitsWarper(top_p))
+        self._warpers = LogitsProcessorList(warpers)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores whose largest entry is the draw, shape [rows, vocab]."""
+        warped = self._warpers(input_ids, scores.float())
+        noise = torch.empty(warped.shape).exponential_(generator=self._generator).log_().neg_()
+        return warped + noise.to(warped.device)
