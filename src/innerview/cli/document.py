@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from innerview.cli.execution import needed
@@ -30,7 +31,7 @@ def title(notebook: Any, otherwise: str) -> str:
     return otherwise
 
 
-def parts(notebook: Any) -> Iterator[static_page.Part]:
+def parts(notebook: Any) -> Iterator[static_page.Html | static_page.Saved]:
     """What the page shows, from top to bottom."""
     prose, code = prose_renderer(), code_renderer()
     saved = static_page.parts_from_widget_state(notebook.metadata.get("widgets", {}).get(STATE, {}))
@@ -40,7 +41,13 @@ def parts(notebook: Any) -> Iterator[static_page.Part]:
         elif cell.cell_type == "code" and cell.source.strip():
             yield static_page.Html(code(cell.source))
             for output in cell.outputs:
-                yield saved.get(view_of(output)) or static_page.Html(still(output))
+                yield alive(output, saved) or static_page.Html(still(output))
+
+
+def alive(output: Any, saved: dict[str, static_page.Saved]) -> static_page.Saved | None:
+    """The widget that `output` shows, above its plain table for a reader without JavaScript; None when it is not ours."""
+    widget = saved.get(view_of(output) or "")
+    return replace(widget, fallback=still(output)) if widget else None
 
 
 def prose_renderer() -> Any:

@@ -65,6 +65,8 @@ def execute(notebook: Any, *, folder: Path, timeout_s: int, say: Callable[[str],
         timeout=timeout_s,
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=True,
+        # The kernel warns of its own transport on each start; its errors still show.
+        extra_arguments=["--log-level=ERROR"],
         on_cell_start=starting,
     )
     began = time.monotonic()

@@ -63,7 +63,7 @@ TAGS = frozenset(
 )
 EMPTY = frozenset({"br", "col", "hr", "img"})
 DROPPED = frozenset({"script", "style", "template", "iframe", "object", "noscript", "title", "head", "svg", "math"})
-ATTRIBUTES = frozenset({"alt", "align", "border", "colspan", "dir", "lang", "open", "rowspan", "scope", "start"})
+ATTRIBUTES = frozenset({"alt", "align", "colspan", "dir", "lang", "open", "rowspan", "scope", "start"})
 
 
 class Sanitiser(HTMLParser):
