@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
+from innerview import __version__
 from innerview.cli import document, execution
 from innerview.errors import InnerviewError
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="innerview", description="A workbench for the inside of a neural network.")
-    top.add_argument("--version", action="version", version=f"innerview {version()}")
+    top.add_argument("--version", action="version", version=f"innerview {__version__}")
     commands = top.add_subparsers(required=True, metavar="command")
     page = commands.add_parser("page", help="one offline HTML page from a notebook, its widgets alive")
     page.add_argument("notebook", type=Path, help="the .ipynb to read")
@@ -34,14 +34,6 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--timeout-s", type=int, default=600, help="the longest that one cell may take")
     page.set_defaults(run=write_page)
     return top
-
-
-def version() -> str:
-    """The installed version; a source tree that is not installed has none."""
-    try:
-        return metadata.version("innerview")
-    except metadata.PackageNotFoundError:
-        return "of a source tree"
 
 
 def write_page(options: argparse.Namespace) -> int:
