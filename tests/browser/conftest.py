@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
@@ -27,7 +27,10 @@ CHROMIUM_OPTIONS = [
     "--disable-sync",
 ]
 # Cells off the screen stay in the document, so that a test reads them without scrolling.
-NOTEBOOK_SETTINGS = {"windowingMode": "none", "autoStartDefaultKernel": True}
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
 SERVER_CONFIG = """
 from jupyterlab.galata import configure_jupyter_server
 configure_jupyter_server(c)
@@ -80,9 +83,10 @@ def lab(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     home = tmp_path_factory.mktemp("lab")
     folder = home / "notebooks"
     shutil.copytree(root / "notebooks/tutorials", folder)
-    settings = home / "settings/@jupyterlab/notebook-extension"
-    settings.mkdir(parents=True)
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps(NOTEBOOK_SETTINGS))
+    for name, values in SETTINGS.items():
+        place = home / f"settings/@jupyterlab/{name}.jupyterlab-settings"
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps(values))
     port, token = free_port(), secrets.token_hex(16)
     config = home / "jupyter_server_config.py"
     config.write_text(SERVER_CONFIG.format(folder=str(folder), port=port, token=token))
@@ -129,28 +133,3 @@ def wait_until_up(address: str, server: subprocess.Popen[bytes], log: Path, time
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
-
-
-@dataclass
-class Said:
-    """What a page wrote to its console, threw, or asked of the network."""
-
-    lines: list[str]
-    requests: list[str]
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A fresh profile."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    yield context
-    context.close()
-
-
-def listen(page: Page) -> Said:
-    """Collects what `page` says from now on."""
-    said = Said([], [])
-    page.on("console", lambda message: said.lines.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: said.lines.append(f"thrown: {error}"))
-    page.on("request", lambda request: said.requests.append(request.url))
-    return said
