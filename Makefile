@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 SETUP := pyproject.toml constraints.txt hatch_build.py
 STATIC := src/innerview/widgets/static
 FRONT_SOURCES := $(shell find js -type f 2>/dev/null) package.json package-lock.json tsconfig.json
+# Jupyter refuses root, which is whom a container runs as, unless told.
+AS_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 TOUR := notebooks/tutorials/01_first_light.ipynb
 
 help: ## this list
@@ -21,7 +23,7 @@ tour: build/tour.html ## run the first tutorial and write it as one page that ne
 	  "Next: make lab opens the same notebook with a live model behind it; move the sliders there."
 
 lab: .venv/.run build/lab/01_first_light.ipynb ## open JupyterLab on the first tutorial
-	$(BIN)/jupyter lab --notebook-dir=build/lab build/lab/01_first_light.ipynb $(LAB_OPTIONS)
+	$(BIN)/jupyter lab $(AS_ROOT) --notebook-dir=build/lab build/lab/01_first_light.ipynb $(LAB_OPTIONS)
 
 test: .venv/.dev node_modules/.package-lock.json lint types ## everything: lint, types, vitest, pytest, notebooks, browser
 	npm test
