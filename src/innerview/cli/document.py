@@ -60,4 +60,4 @@ def code_renderer() -> Any:
     pygments = needed("pygments")
     lexer = needed("pygments.lexers").PythonLexer()
     formatter = needed("pygments.formatters").HtmlFormatter(nowrap=True, classprefix="iv-py-")
-    return lambda source: f'<pre class="iv-code">{pygments.highlight(source, lexer, formatter)}</pre>'
+    return lambda source: f'<pre class="iv-cell">{pygments.highlight(source, lexer, formatter)}</pre>'
