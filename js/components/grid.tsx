@@ -1,0 +1,233 @@
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Shade } from "./colour";
+import { Token } from "./token";
+
+export interface At {
+  layer: number;
+  pos: number;
+}
+
+export interface Cell {
+  text: string;
+  shade: Shade;
+  label: string;
+}
+
+export interface Strip {
+  label: string;
+  title(pos: number): string;
+  /** Heights of one token's bars, 0 to 1, from the lowest layer to the highest. */
+  bars(pos: number): number[];
+}
+
+interface Props {
+  name: string;
+  words: string[];
+  layers: string[];
+  cell(at: At): Cell;
+  pinned: At | null;
+  strips: Strip[];
+  onLook(at: At | null): void;
+  onPin(at: At): void;
+  onUnpin(): void;
+}
+
+const COLUMN = 74;
+const HEAD = 52;
+const SPARE = 2;
+const BAR = 18;
+
+export const shortName = (site: string): string => site.match(/\.(\d+)\./)?.[1] ?? site;
+
+/** Layers × tokens, the last layer on top; only the columns in sight are in the document. */
+export function Grid(props: Props) {
+  const { words, layers, pinned } = props;
+  const box = useRef<HTMLDivElement>(null);
+  const [span, setSpan] = useState({ left: 0, width: 800 });
+  const [focus, setFocus] = useState<At>({ layer: layers.length - 1, pos: words.length - 1 });
+  const wanted = useRef(false);
+  const at = { layer: Math.min(focus.layer, layers.length - 1), pos: Math.min(focus.pos, words.length - 1) };
+
+  const measure = () => {
+    const el = box.current;
+    if (el) setSpan({ left: el.scrollLeft, width: el.clientWidth || 800 });
+  };
+  useEffect(() => {
+    const el = box.current!;
+    const ended = new AbortController();
+    el.addEventListener("scroll", measure, { passive: true, signal: ended.signal });
+    const observer = new ResizeObserver(measure);
+    observer.observe(el);
+    measure();
+    return () => {
+      ended.abort();
+      observer.disconnect();
+    };
+  }, []);
+  useLayoutEffect(() => {
+    if (!wanted.current) return;
+    const cell = box.current?.querySelector<HTMLElement>(`[data-at="${at.layer},${at.pos}"]`);
+    if (!cell) return;
+    wanted.current = false;
+    cell.focus({ preventScroll: true });
+  });
+
+  const go = (next: At) => {
+    wanted.current = true;
+    setFocus(next);
+    const el = box.current;
+    if (el) scrollTo(el, next.pos);
+    measure();
+    props.onLook(next);
+  };
+  const onKey = (event: KeyboardEvent) => {
+    const next = move(event.key, at, layers.length, words.length);
+    if (next) go(next);
+    else if (event.key === "Enter" || event.key === " ") props.onPin(at);
+    else if (event.key === "Escape") props.onUnpin();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  const first = Math.max(0, Math.floor(span.left / COLUMN) - SPARE);
+  const last = Math.min(words.length, Math.ceil((span.left + span.width) / COLUMN) + SPARE);
+  const seen = range(first, last);
+  // The one Tab stop stays in the document, else the keyboard could not come back to the grid.
+  const tab = at.pos >= first && at.pos < last ? at : { layer: at.layer, pos: first };
+  const pad = { width: `${first * COLUMN}px` };
+
+  return (
+    <div class="iv-grid-box" ref={box}>
+      <div
+        class="iv-grid"
+        role="grid"
+        aria-label={props.name}
+        aria-rowcount={layers.length + 1}
+        aria-colcount={words.length + 1}
+        style={{ width: `${HEAD + words.length * COLUMN}px` }}
+        onKeyDown={onKey}
+        onMouseOver={(event) => {
+          const over = place(event.target);
+          if (over) props.onLook(over);
+        }}
+        onMouseLeave={() => props.onLook(null)}
+        onClick={(event) => {
+          const over = place(event.target);
+          if (!over) return;
+          setFocus(over);
+          props.onPin(over);
+        }}
+      >
+        <div class="iv-grid-row iv-grid-top" role="row" aria-rowindex={1}>
+          <span class="iv-grid-name" role="columnheader" aria-label="layer" />
+          <span style={pad} />
+          {seen.map((pos) => (
+            <span class="iv-grid-word" role="columnheader" aria-colindex={pos + 2} key={pos} title={`token ${pos}`}>
+              <Token text={words[pos]!} />
+            </span>
+          ))}
+        </div>
+        {layers.map((_, i) => {
+          const layer = layers.length - 1 - i;
+          return (
+            <div class="iv-grid-row" role="row" aria-rowindex={i + 2} key={layer}>
+              <span class="iv-grid-name" role="rowheader" title={layers[layer]}>
+                {shortName(layers[layer]!)}
+              </span>
+              <span style={pad} />
+              {seen.map((pos) => {
+                const cell = props.cell({ layer, pos });
+                const isPinned = pinned?.layer === layer && pinned.pos === pos;
+                return (
+                  <span
+                    class="iv-grid-cell"
+                    role="gridcell"
+                    key={pos}
+                    data-at={`${layer},${pos}`}
+                    data-lm-suppress-shortcuts="true"
+                    tabIndex={tab.layer === layer && tab.pos === pos ? 0 : -1}
+                    aria-colindex={pos + 2}
+                    aria-selected={isPinned}
+                    aria-label={cell.label}
+                    style={cell.shade}
+                    onFocus={() => props.onLook({ layer, pos })}
+                  >
+                    <Token text={cell.text} />
+                  </span>
+                );
+              })}
+            </div>
+          );
+        })}
+        {props.strips.map((strip) => (
+          <div class="iv-grid-row iv-grid-strip" key={strip.label} aria-hidden="true">
+            <span class="iv-grid-name">{strip.label}</span>
+            <span style={pad} />
+            {seen.map((pos) => (
+              <Bars key={pos} heights={strip.bars(pos)} title={strip.title(pos)} />
+            ))}
+          </div>
+        ))}
+      </div>
+    </div>
+  );
+}
+
+function Bars({ heights, title }: { heights: number[]; title: string }) {
+  const width = (COLUMN - 10) / Math.max(heights.length, 1);
+  const gap = width > 3 ? 1 : 0;
+  const path = heights
+    .map((height, i) => `M${(4 + i * width).toFixed(1)} ${BAR}v${(-Math.max(height * BAR, 0.5)).toFixed(1)}h${(width - gap).toFixed(1)}V${BAR}z`)
+    .join("");
+  return (
+    <svg class="iv-bars" width={COLUMN} height={BAR + 2}>
+      <title>{title}</title>
+      <path d={path} />
+    </svg>
+  );
+}
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: Math.max(0, to - from) }, (_, i) => from + i);
+}
+
+function place(target: EventTarget | null): At | null {
+  const at = (target as Element | null)?.closest?.<HTMLElement>("[data-at]")?.dataset.at?.split(",");
+  return at ? { layer: Number(at[0]), pos: Number(at[1]) } : null;
+}
+
+function move(key: string, at: At, layers: number, words: number): At | undefined {
+  const { layer, pos } = at;
+  const keep = (l: number, p: number): At => ({
+    layer: Math.min(layers - 1, Math.max(0, l)),
+    pos: Math.min(words - 1, Math.max(0, p)),
+  });
+  switch (key) {
+    case "ArrowUp":
+      return keep(layer + 1, pos);
+    case "ArrowDown":
+      return keep(layer - 1, pos);
+    case "ArrowLeft":
+      return keep(layer, pos - 1);
+    case "ArrowRight":
+      return keep(layer, pos + 1);
+    case "Home":
+      return keep(layer, 0);
+    case "End":
+      return keep(layer, words - 1);
+    case "PageUp":
+      return keep(layers - 1, pos);
+    case "PageDown":
+      return keep(0, pos);
+    default:
+      return undefined;
+  }
+}
+
+function scrollTo(box: HTMLElement, pos: number): void {
+  const left = pos * COLUMN;
+  const room = box.clientWidth - HEAD;
+  if (left < box.scrollLeft) box.scrollLeft = left;
+  else if (left + COLUMN > box.scrollLeft + room) box.scrollLeft = left + COLUMN - room;
+}

@@ -1,0 +1,28 @@
+import { h, render, type ComponentType } from "preact";
+import type { Signal } from "@preact/signals";
+import { lifetime, Sync, type View } from "../sync";
+import type { Theme } from "./colour";
+import { watchTheme } from "./theme";
+
+export interface Scene {
+  sync: Sync;
+  theme: Signal<Theme>;
+  ended: AbortSignal;
+}
+
+/** Puts a widget into its element; what it returns takes everything away again. */
+export function mount(view: View, name: string, label: string, Widget: ComponentType<Scene>): () => void {
+  const life = lifetime(view);
+  const root = document.createElement("section");
+  root.className = `iv iv-${name}`;
+  root.setAttribute("role", "region");
+  root.setAttribute("aria-label", label);
+  view.el.replaceChildren(root);
+  const scene = { sync: new Sync(view.model, life.signal), theme: watchTheme(root, life.signal), ended: life.signal };
+  render(h(Widget, scene), root);
+  life.signal.addEventListener("abort", () => {
+    render(null, root);
+    root.remove();
+  });
+  return life.end;
+}

@@ -1,0 +1,82 @@
+import { useRef, useState } from "preact/hooks";
+import { diverging, type Theme } from "./colour";
+import { visible } from "./glyphs";
+import { digits } from "./numbers";
+import { Token } from "./token";
+
+interface Props {
+  label: string;
+  words: string[];
+  /** One value a token; NaN where none is known yet. */
+  values: ArrayLike<number>;
+  most: number;
+  theme: Theme;
+  unit: string;
+  /** How many of the first tokens are set in the softer ink: the prompt. */
+  soft?: number;
+  onLook(index: number | null): void;
+}
+
+/** Text whose tokens are shaded by signed values; one Tab stop, arrow keys inside. */
+export function Shaded({ label, words, values, most, theme, unit, soft = 0, onLook }: Props) {
+  const [at, setAt] = useState(0);
+  const box = useRef<HTMLDivElement>(null);
+  const focus = Math.min(at, words.length - 1);
+  const go = (to: number) => {
+    const next = Math.min(words.length - 1, Math.max(0, to));
+    setAt(next);
+    box.current?.querySelector<HTMLElement>(`[data-i="${next}"]`)?.focus();
+  };
+  const onKey = (event: KeyboardEvent) => {
+    const to = { ArrowLeft: focus - 1, ArrowRight: focus + 1, Home: 0, End: words.length - 1 }[event.key];
+    if (to === undefined) return;
+    go(to);
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  return (
+    <div
+      ref={box}
+      class="iv-strip-text"
+      role="listbox"
+      aria-label={label}
+      aria-orientation="horizontal"
+      onKeyDown={onKey}
+      onMouseOver={(event) => onLook(index(event.target))}
+      onMouseLeave={() => onLook(null)}
+    >
+      {words.map((word, i) => {
+        const value = values[i] ?? NaN;
+        const known = Number.isFinite(value);
+        return (
+          <span
+            key={i}
+            class={i < soft && !known ? "iv-shaded iv-prompt-part" : "iv-shaded"}
+            role="option"
+            aria-selected={i === focus}
+            aria-label={`${visible(word)} ${known ? `${digits(value, true)} ${unit}` : ""}`}
+            data-i={i}
+            data-lm-suppress-shortcuts="true"
+            tabIndex={i === focus ? 0 : -1}
+            style={known ? diverging(value / most, theme) : {}}
+            onFocus={() => onLook(i)}
+          >
+            <Token text={word} reading="prose" />
+          </span>
+        );
+      })}
+    </div>
+  );
+}
+
+function index(target: EventTarget | null): number | null {
+  const i = (target as Element | null)?.closest?.<HTMLElement>("[data-i]")?.dataset.i;
+  return i === undefined ? null : Number(i);
+}
+
+/** The largest size worth the fullest shade: an outlier (the first token often is one) must not pale the rest. */
+export function fullShade(...series: ArrayLike<number>[]): number {
+  const sizes = series.flatMap((values) => Array.from(values, Math.abs)).filter(Number.isFinite).sort((a, b) => a - b);
+  if (sizes.length === 0) return 1;
+  return Math.max(sizes[Math.floor((sizes.length - 1) * 0.95)]!, 1e-6);
+}

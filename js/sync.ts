@@ -1,0 +1,153 @@
+// The one place where the browser talks to Python: traits as signals, requests as promises.
+
+import { signal, type Signal } from "@preact/signals";
+import { isAnswer, type Ask } from "./wire";
+
+export interface Model {
+  get(name: string): any;
+  set(name: string, value: unknown): void;
+  save_changes(): void;
+  send(content: unknown, callbacks?: unknown, buffers?: unknown[]): void;
+  on(event: string, callback: (...args: any[]) => void): void;
+  off(event: string, callback: (...args: any[]) => void): void;
+}
+
+export interface View {
+  model: Model;
+  el: HTMLElement;
+  signal?: AbortSignal;
+}
+
+/** asking: no answer yet · live: Python answers · silent: it does not · page: a file, there is no Python. */
+export type Life = "asking" | "live" | "silent" | "page";
+
+export interface Reply {
+  ok: any;
+  buffers: DataView[];
+}
+
+interface Waiting {
+  resolve(reply: Reply): void;
+  reject(error: Error): void;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+const ANSWER_MS = 4000;
+const WRITE_MS = 50;
+const HELLOS = 4;
+
+export class Sync {
+  readonly life: Signal<Life>;
+  private readonly traits = new Map<string, Signal<any>>();
+  private readonly waiting = new Map<number, Waiting>();
+  private nextId = Math.floor(Math.random() * 2 ** 30);
+  private unsaved = false;
+  private saveTimer: ReturnType<typeof setTimeout> | undefined;
+  private lastSave = -Infinity;
+
+  constructor(
+    private readonly model: Model,
+    private readonly ended: AbortSignal,
+  ) {
+    this.life = signal<Life>(model.get("_page") === true ? "page" : "asking");
+    this.listen("msg:custom", (content, buffers) => this.receive(content, buffers));
+    this.listen("comm_live_update", () => {
+      const alive = (this.model as any).comm_live;
+      if (alive === false) this.life.value = "silent";
+    });
+    ended.addEventListener("abort", () => this.close());
+    if (this.life.value !== "page") this.hello(HELLOS);
+  }
+
+  /** A trait's value, kept up with the model for as long as the view lives. */
+  trait<T>(name: string): Signal<T> {
+    const known = this.traits.get(name);
+    if (known) return known;
+    const made = signal<T>(this.model.get(name));
+    this.traits.set(name, made);
+    this.listen(`change:${name}`, () => {
+      made.value = this.model.get(name);
+      if (this.life.value === "asking") this.life.value = "live";
+    });
+    return made;
+  }
+
+  /** Write a trait: at once on screen, at most 20 times a second to Python. */
+  put(name: string, value: unknown): void {
+    this.trait(name).value = value;
+    this.model.set(name, value);
+    this.unsaved = true;
+    if (this.saveTimer !== undefined) return;
+    const wait = Math.max(0, this.lastSave + WRITE_MS - performance.now());
+    if (wait === 0) this.save();
+    else this.saveTimer = setTimeout(() => this.save(), wait);
+  }
+
+  /** Ask Python for work. Rejects with its error, or when no answer comes in time. */
+  ask(kind: string, fields: Record<string, unknown> = {}, patienceMs = ANSWER_MS): Promise<Reply> {
+    if (this.life.value === "page") return Promise.reject(new Error("a saved page has no kernel"));
+    this.save();
+    const message: Ask = { ...fields, id: this.nextId++, kind };
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => this.giveUp(message.id), patienceMs);
+      this.waiting.set(message.id, { resolve, reject, timer });
+      this.model.send(message);
+    });
+  }
+
+  private listen(event: string, callback: (...args: any[]) => void): void {
+    this.model.on(event, callback);
+    this.ended.addEventListener("abort", () => this.model.off(event, callback));
+  }
+
+  private receive(content: unknown, buffers: DataView[] = []): void {
+    if (!isAnswer(content)) return;
+    const waiting = this.waiting.get(content.id);
+    this.life.value = "live";
+    if (!waiting) return;
+    clearTimeout(waiting.timer);
+    this.waiting.delete(content.id);
+    if ("ok" in content) waiting.resolve({ ok: content.ok, buffers });
+    else waiting.reject(new Error(content.error));
+  }
+
+  private hello(left: number): void {
+    this.ask("hello").catch(() => {
+      if (left > 1 && !this.ended.aborted && this.life.value !== "live") this.hello(left - 1);
+    });
+  }
+
+  private giveUp(id: number): void {
+    const waiting = this.waiting.get(id);
+    if (!waiting) return;
+    this.waiting.delete(id);
+    this.life.value = "silent";
+    waiting.reject(new Error("no answer from the kernel: it is busy, or it ended; run the cell again"));
+  }
+
+  private save(): void {
+    clearTimeout(this.saveTimer);
+    this.saveTimer = undefined;
+    if (!this.unsaved) return;
+    this.unsaved = false;
+    this.lastSave = performance.now();
+    this.model.save_changes();
+  }
+
+  private close(): void {
+    this.save();
+    for (const { timer, reject } of this.waiting.values()) {
+      clearTimeout(timer);
+      reject(new Error("the view was closed"));
+    }
+    this.waiting.clear();
+  }
+}
+
+/** A signal that ends when the view ends: the host's own, or the cleanup that render returns. */
+export function lifetime(view: View): { signal: AbortSignal; end: () => void } {
+  const own = new AbortController();
+  view.signal?.addEventListener("abort", () => own.abort(), { signal: own.signal });
+  if (view.signal?.aborted) own.abort();
+  return { signal: own.signal, end: () => own.abort() };
+}

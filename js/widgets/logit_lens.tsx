@@ -1,0 +1,318 @@
+import { useComputed, useSignal, useSignalEffect, type Signal } from "@preact/signals";
+import { diverging, sequential, type Theme } from "../components/colour";
+import { RankCurve } from "../components/curve";
+import { Choice, Frame, Verb, type Status } from "../components/frame";
+import { Grid, type At, type Cell, type Strip } from "../components/grid";
+import { LensTable, type LensWire } from "../components/lens";
+import { Look } from "../components/look";
+import { mount, type Scene } from "../components/mount";
+import { digits, percent } from "../components/numbers";
+import { visible } from "../components/glyphs";
+import { unpack, type Packed, type Tensor } from "../wire";
+import type { Sync, View } from "../sync";
+
+type Shading = "probability" | "rank";
+type Showing = "this" | "other" | "both" | "difference";
+
+const HEADING = "Logit lens";
+
+function LogitLens({ sync, theme }: Scene) {
+  const wire = sync.trait<LensWire | null>("lens");
+  const otherWire = sync.trait<LensWire | null>("other");
+  const status = sync.trait<Status>("status");
+  const shading = sync.trait<Shading>("shade");
+  const showing = sync.trait<Showing>("show");
+  const pinned = sync.trait<[number, number] | null>("pinned");
+  const table = useComputed(() => (wire.value ? new LensTable(wire.value) : null));
+  const other = useComputed(() => (otherWire.value ? new LensTable(otherWire.value) : null));
+  const asking = useSignal(false);
+  const look = useSignal<{ at: At; which: "this" | "other" } | null>(null);
+  const life = sync.life.value;
+
+  const main = table.value;
+  if (!main) {
+    const loading = status.value.state === "loading";
+    return (
+      <Frame title={HEADING} what="" life={life} status={status.value}>
+        <p class="iv-empty">{loading ? "reading every layer…" : "nothing to show: iv.LogitLens(iv.logit_lens(model, text))"}</p>
+      </Frame>
+    );
+  }
+  const second = other.value;
+  const show = second ? showing.value : "this";
+  const sameLength = second?.words.length === main.words.length && second?.layers.length === main.layers.length;
+  const pin = (at: At) => {
+    const same = pinned.value?.[0] === at.layer && pinned.value[1] === at.pos;
+    sync.put("pinned", same ? null : [at.layer, at.pos]);
+  };
+  const grid = (which: "this" | "other", compareWith: LensTable | null) => {
+    const shown = which === "this" ? main : second!;
+    return (
+      <Grid
+        key={which}
+        name={`${HEADING}: ${shown.wire.label}`}
+        words={shown.words}
+        layers={shown.layers}
+        cell={(at) => (compareWith ? differenceCell(shown, compareWith, at, theme.value) : plainCell(shown, at, shading.value, theme.value))}
+        pinned={pinned.value && { layer: pinned.value[0], pos: pinned.value[1] }}
+        strips={strips(shown)}
+        onLook={(at) => (look.value = at && { at, which })}
+        onPin={pin}
+        onUnpin={() => sync.put("pinned", null)}
+      />
+    );
+  };
+  const label = (which: LensTable) => show !== "this" && <div class="iv-lens-label">{which.wire.label}</div>;
+  return (
+    <Frame
+      title={HEADING}
+      what={`${main.wire.model} · ${main.wire.site} · “${visible(main.wire.text).replaceAll("␣", " ")}”`}
+      life={life}
+      status={status.value}
+      verbs={
+        <>
+          <Choice
+            label="shading"
+            value={shading.value}
+            options={[
+              { value: "probability", label: "probability", why: "shade by the top word's probability" },
+              { value: "rank", label: "rank", why: "shade by the rank of the last layer's word" },
+            ]}
+            onPick={(value) => sync.put("shade", value)}
+          />
+          {second && (
+            <Choice
+              label="what is shown"
+              value={show}
+              options={[
+                { value: "this", label: main.wire.label },
+                { value: "other", label: second.wire.label },
+                { value: "both", label: "both" },
+                {
+                  value: "difference",
+                  label: "difference",
+                  disabled: !sameLength,
+                  why: sameLength ? "" : `the texts have ${main.words.length} and ${second.words.length} tokens`,
+                },
+              ]}
+              onPick={(value) => sync.put("show", value)}
+            />
+          )}
+          <Verb
+            label="compare…"
+            disabled={life === "page"}
+            why={life === "page" ? "a saved page has no kernel" : "read a second text beside this one"}
+            pressed={asking.value}
+            onAct={() => (asking.value = !asking.value)}
+          />
+        </>
+      }
+      foot={<Foot table={main} second={second} show={show} shading={shading.value} />}
+    >
+      {asking.value && <Compare sync={sync} hasOther={second !== null} onDone={() => (asking.value = false)} />}
+      <div class="iv-lens-body">
+        <div>
+          {show !== "other" && show !== "difference" && (
+            <>
+              {label(main)}
+              {grid("this", null)}
+            </>
+          )}
+          {(show === "other" || show === "both") && (
+            <>
+              {label(second!)}
+              {grid("other", null)}
+            </>
+          )}
+          {show === "difference" && (
+            <>
+              <div class="iv-lens-label">
+                {second!.wire.label} less {main.wire.label}: the top word, and what its probability gained
+              </div>
+              {grid("other", main)}
+            </>
+          )}
+        </div>
+        <Side sync={sync} table={main} other={second} look={look} pinned={pinned} />
+      </div>
+    </Frame>
+  );
+}
+
+function plainCell(table: LensTable, at: At, shading: Shading, theme: Theme): Cell {
+  const top = table.top(at);
+  const rank = table.finalRank(at);
+  const share = shading === "probability" ? top.p : 1 - Math.log1p(rank) / Math.log1p(table.deepest);
+  const number = shading === "probability" ? percent(top.p) : `last layer's word at rank ${rank + 1}`;
+  return {
+    text: top.text,
+    shade: sequential(share, theme),
+    label: `${table.layers[at.layer]}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${number}`,
+  };
+}
+
+function differenceCell(table: LensTable, other: LensTable, at: At, theme: Theme): Cell {
+  const { top, delta, exact } = table.difference(other, at);
+  return {
+    text: top.text,
+    shade: diverging(delta, theme),
+    label: `${table.layers[at.layer]}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${exact ? "" : "at least "}${digits(delta * 100, true)} points`,
+  };
+}
+
+function strips(table: LensTable): Strip[] {
+  const list = (which: "entropy" | "kl", pos: number) =>
+    table.layers.map((name, layer) => `${name}: ${digits(table[which]({ layer, pos }))} nat`).join("\n");
+  return [
+    { label: "entropy", bars: (pos) => table.heights("entropy", pos), title: (pos) => `entropy, lowest layer first\n${list("entropy", pos)}` },
+    { label: "KL", bars: (pos) => table.heights("kl", pos), title: (pos) => `KL from the last layer, lowest layer first\n${list("kl", pos)}` },
+  ];
+}
+
+function Foot(props: { table: LensTable; second: LensTable | null; show: Showing; shading: Shading }) {
+  const { table, show, shading } = props;
+  const middle = (layer: number) => {
+    const all = table.words.map((_, pos) => table.kl({ layer, pos })).sort((a, b) => a - b);
+    return digits(all[Math.floor(all.length / 2)] ?? NaN);
+  };
+  const shaded =
+    show === "difference"
+      ? "top word, shaded by the probability it gained (orange) or lost (purple)"
+      : shading === "probability"
+        ? "top word, shaded by its probability"
+        : "top word, shaded by the rank of the last layer's word there";
+  const penultimate = table.layers.length - 2;
+  const wire = table.wire;
+  return (
+    <>
+      <span>{shaded}</span>
+      {penultimate >= 0 && (
+        <span>
+          lens bias (median KL to the last layer): {middle(penultimate)} nat at {table.layers[penultimate]}
+          {penultimate > 0 && `, ${middle(0)} at ${table.layers[0]}`}
+        </span>
+      )}
+      <span>{table.words.length} tokens</span>
+      {wire.edits.length > 0 && <span>edited: {wire.edits.join(", ")}</span>}
+      {wire.attached.length > 0 && <span>attached: {wire.attached.join(", ")}</span>}
+    </>
+  );
+}
+
+function Compare({ sync, hasOther, onDone }: { sync: Sync; hasOther: boolean; onDone(): void }) {
+  const error = useSignal("");
+  const text = useSignal("");
+  const send = (value: string) =>
+    sync.ask("compare", { text: value }).then(onDone, (problem: Error) => (error.value = problem.message));
+  return (
+    <>
+      <form
+        class="iv-compare"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void send(text.value);
+        }}
+      >
+        <input
+          class="iv-field"
+          aria-label="second text"
+          placeholder="a second text"
+          value={text.value}
+          onInput={(event) => (text.value = event.currentTarget.value)}
+        />
+        <button class="iv-verb" type="submit" disabled={!text.value}>
+          compare
+        </button>
+        {hasOther && <Verb label="stop comparing" onAct={() => void send("")} />}
+      </form>
+      {error.value && (
+        <p class="iv-note iv-note-bad" role="alert">
+          {error.value}
+        </p>
+      )}
+    </>
+  );
+}
+
+interface SideProps {
+  sync: Sync;
+  table: LensTable;
+  other: LensTable | null;
+  look: Signal<{ at: At; which: "this" | "other" } | null>;
+  pinned: Signal<[number, number] | null>;
+}
+
+/** The close reading beside the table: of the cell under the pointer, else of the pinned one, else of the last. */
+function Side({ sync, table, other, look, pinned }: SideProps) {
+  const chosen = useSignal<number | null>(null);
+  const asked = useSignal<{ key: string; ranks: Tensor } | null>(null);
+  const more = useSignal<{ key: string; tops: ReturnType<LensTable["tops"]> } | null>(null);
+  const last = { layer: table.layers.length - 1, pos: table.words.length - 1 };
+  const pin = pinned.value && { layer: pinned.value[0], pos: pinned.value[1] };
+  const which = look.value?.which === "other" && other ? "other" : "this";
+  const shown = which === "other" ? other! : table;
+  const at = fit(look.value?.at ?? pin ?? last, shown);
+  const word = chosen.value ?? shown.finalWord(at.pos).id;
+  const curveKey = `${which} ${word}`;
+  const cellKey = `${which} ${at.layer} ${at.pos}`;
+
+  useSignalEffect(() => {
+    const token = chosen.value;
+    if (token === null || sync.life.value === "page") return;
+    const key = `${which} ${token}`;
+    sync.ask("rank", { token, which }).then(
+      ({ ok, buffers }) => (asked.value = { key, ranks: unpack(arrived(ok.ranks, buffers)) }),
+      () => (asked.value = null),
+    );
+  });
+  const needsMore = shown.k < 10 && sync.life.value === "live" && more.value?.key !== cellKey;
+  if (needsMore && pin && !look.value) {
+    void sync.ask("cell", { layer: at.layer, pos: at.pos, which }).then(
+      ({ ok, buffers }) => {
+        const ids = unpack(arrived(ok.ids, buffers));
+        const logprobs = unpack(arrived(ok.logprobs, buffers));
+        shown.learn(ids, ok.texts);
+        more.value = { key: cellKey, tops: Array.from(ids.data, (id, i) => ({ id, text: shown.text(id), p: Math.exp(logprobs.data[i]!) })) };
+      },
+      () => (more.value = { key: cellKey, tops: shown.tops(at) }),
+    );
+  }
+  const exact = asked.value?.key === curveKey ? column(asked.value.ranks, at.pos, shown) : null;
+  const ranks = exact ?? shown.curve(word, at.pos);
+  const text = visible(shown.text(word));
+  return (
+    <Look
+      layer={shown.layers[at.layer]!}
+      pos={at.pos}
+      word={shown.words[at.pos]!}
+      isPinned={pin?.layer === at.layer && pin.pos === at.pos}
+      tops={more.value?.key === cellKey ? more.value.tops : shown.tops(at)}
+      chosen={word}
+      entropy={shown.entropy(at)}
+      kl={shown.kl(at)}
+      onChoose={(id) => (chosen.value = chosen.value === id ? null : id)}
+    >
+      <div class="iv-lens-label">rank of {text} over the layers</div>
+      <RankCurve ranks={ranks} beyond={shown.k} layers={shown.layers} at={at.layer} label={`rank of ${text} over the layers`} />
+      {ranks.includes(null) && <div class="iv-note">hollow: beyond the {shown.k} words saved</div>}
+    </Look>
+  );
+}
+
+function fit(at: At, table: LensTable): At {
+  return { layer: Math.min(at.layer, table.layers.length - 1), pos: Math.min(at.pos, table.words.length - 1) };
+}
+
+function column(ranks: Tensor, pos: number, table: LensTable): number[] | null {
+  const width = ranks.shape[1] ?? 0;
+  if (pos >= width || ranks.shape[0] !== table.layers.length) return null;
+  return table.layers.map((_, layer) => ranks.data[layer * width + pos]!);
+}
+
+function arrived(array: { buffer: number; dtype: string; shape: number[] }, buffers: DataView[]): Packed {
+  return { data: buffers[array.buffer]!, dtype: array.dtype, shape: array.shape };
+}
+
+export default {
+  render: (view: View) => mount(view, "lens", HEADING, LogitLens),
+};

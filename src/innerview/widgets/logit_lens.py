@@ -1,0 +1,199 @@
+"""`LogitLens`: layers × tokens, the top word of each cell, and what stands behind a cell."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import traitlets
+
+from innerview.errors import WidgetError
+from innerview.lens.logit import Lens, logit_lens
+from innerview.models.model import Model
+from innerview.models.text import token_word
+from innerview.widgets import wire
+from innerview.widgets.base import Widget, choice, text, whole
+
+TRAIT_BYTES = 1_000_000
+TEXT_LIMIT = 20_000
+TABLE_COLUMNS = 24
+SHADES = ("probability", "rank")
+SHOWS = ("this", "other", "both", "difference")
+
+
+class LogitLens(Widget):
+    """A lens over a text, and over a second one beside it when there is one.
+
+    Args:
+        shown: A lens, or a model together with `text`.
+        text: What to read, with a model.
+        compare: A second text to read beside it, with a model.
+    """
+
+    bundle: ClassVar[str] = "logit_lens"
+    heading: ClassVar[str] = "Logit lens"
+    verbs: ClassVar[tuple[str, ...]] = ("rank", "cell", "compare")
+    writable: ClassVar[dict[str, str]] = {"shade": "check_shade", "show": "check_show", "pinned": "check_pinned"}
+
+    lens = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
+    other = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
+    shade = traitlets.Unicode("probability").tag(sync=True, echo_update=False)
+    show = traitlets.Unicode("this").tag(sync=True, echo_update=False)
+    pinned = traitlets.List(allow_none=True, default_value=None).tag(sync=True, echo_update=False)
+
+    def __init__(self, shown: Lens | Model, text: str | None = None, *, compare: str | None = None) -> None:
+        lens = shown if isinstance(shown, Lens) else _read(shown, text, compare)
+        self._lens, self._other = lens, lens.other
+        self._comparison = 0
+        super().__init__(
+            lens=_traits(lens, "this text" if lens.other_label else lens.text),
+            other=None if lens.other is None else _traits(lens.other, lens.other_label),
+            show="this" if lens.other is None else "both",
+        )
+
+    @classmethod
+    def from_result(cls, result: Lens) -> "LogitLens":
+        """The widget that shows a lens."""
+        return cls(result)
+
+    def check_shade(self, value: Any) -> str:
+        return choice(value, SHADES)
+
+    def check_show(self, value: Any) -> str:
+        return choice(value, SHOWS)
+
+    def check_pinned(self, value: Any) -> list[int] | None:
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) != 2:
+            raise WidgetError(f"a cell is [layer, token], not {str(value)[:40]!r}")
+        return list(_cell(self._lens, *value))
+
+    def do_rank(self, message: dict[str, Any]) -> Any:
+        """The ranks of one token, shape [layer, pos]."""
+        lens = self._which(message)
+        token = whole(message.get("token"), 0, 2**31 - 1)
+        return lambda: {"ranks": wire.pack(lens.rank(token), "int32")}
+
+    def do_cell(self, message: dict[str, Any]) -> Any:
+        """All top words of one cell, for a lens too large to be sent whole."""
+        lens = self._which(message)
+        layer, pos = _cell(lens, message.get("layer"), message.get("pos"))
+        ids = _array(lens.top_ids)[layer, pos]
+        return {
+            "ids": wire.pack(ids, "int32"),
+            "logprobs": wire.pack(_array(lens.top_logprobs)[layer, pos], "float32"),
+            "texts": _texts(lens, ids),
+        }
+
+    def do_compare(self, message: dict[str, Any]) -> None:
+        """Read a second text beside the first; an empty one ends the comparison."""
+        second = text(message.get("text"), TEXT_LIMIT)
+        self._comparison += 1
+        if not second.strip():
+            self._other = None
+            self.push(show="this", other=None)
+            self.tell("ready")
+            return
+        model, turn = self._model(), self._comparison
+        self.tell("loading", "reading the second text…")
+
+        def done(lens: Lens) -> None:
+            if turn != self._comparison:
+                return
+            self._other = lens
+            self.push(lens=_traits(self._lens, self._lens.text), other=_traits(lens, lens.text), show="both")
+            self.tell("ready")
+
+        self.work(lambda: logit_lens(model, second, k=self._lens.top_ids.shape[2], sites=self._lens.site), done)
+
+    def html_table(self) -> str:
+        lens = self._lens
+        first = max(0, len(lens.words) - TABLE_COLUMNS)
+        ids = _array(lens.top_ids)[:, first:, 0]
+        shares = np.exp(_array(lens.top_logprobs)[:, first:, 0])
+        rows = [
+            [lens.layers[layer]]
+            + [f"{wire.visible(word)} {share:.0%}" for word, share in zip(_texts(lens, ids[layer]), shares[layer], strict=True)]
+            for layer in reversed(range(len(lens.layers)))
+        ]
+        caption = f"Logit lens · {lens.model_name} · {lens.site}: the top word in each layer" + (
+            f", last {TABLE_COLUMNS} of {len(lens.words)} tokens" if first else ""
+        )
+        return wire.html_table(["", *map(wire.visible, lens.words[first:])], rows, caption)
+
+    def plain_text(self) -> str:
+        lens = self._lens
+        ids = _array(lens.top_ids)[:, -1, 0]
+        path = " → ".join(map(wire.visible, _texts(lens, ids)))
+        return f"LogitLens of {lens.model_name} on {lens.text!r}; top word after the last token, by layer: {path}"
+
+    def page_title(self) -> str:
+        return f"Logit lens · {self._lens.model_name} · {self._lens.text}"
+
+    def _which(self, message: dict[str, Any]) -> Lens:
+        which = choice(message.get("which", "this"), ("this", "other"))
+        lens = self._lens if which == "this" else self._other
+        if lens is None:
+            raise WidgetError("there is no second lens; compare with a text first")
+        return lens
+
+    def _model(self) -> Model:
+        model = getattr(self._lens, "model", None)
+        if model is None:
+            raise WidgetError("this lens holds no model to read a second text with; make it again with iv.logit_lens(model, text)")
+        return model
+
+
+def _read(model: Any, given: str | None, compare: str | None) -> Lens:
+    if not isinstance(model, Model):
+        raise WidgetError(f"LogitLens takes a Lens, or a Model and a text, not {type(model).__name__}; try iv.LogitLens(model, 'some text')")
+    if given is None:
+        raise WidgetError(f"LogitLens of {model.name} needs a text; try iv.LogitLens(model, 'some text')")
+    return logit_lens(model, given, compare=compare)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return tensor.detach().cpu().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
+
+
+def _texts(lens: Lens, ids: Sequence[int] | np.ndarray) -> list[str]:
+    return [token_word(lens.model.tokenizer, int(i)) for i in ids]
+
+
+def _cell(lens: Lens, layer: Any, pos: Any) -> tuple[int, int]:
+    return whole(layer, 0, len(lens.layers) - 1), whole(pos, 0, len(lens.words) - 1)
+
+
+def _final_ranks(lens: Lens) -> np.ndarray:
+    """At each layer and token, the rank of the word that the last layer puts first there; shape [layer, pos]."""
+    final = _array(lens.top_ids)[-1, :, 0]
+    ranks = np.zeros((len(lens.layers), len(lens.words)), np.int32)
+    for token in np.unique(final):
+        here = final == token
+        ranks[:, here] = _array(lens.rank(int(token)))[:, here]
+    return ranks
+
+
+def _traits(lens: Lens, label: str) -> dict[str, Any]:
+    """A lens as the browser gets it, with fewer than k words a cell when all would be too many bytes."""
+    layers, tokens, most = lens.top_ids.shape
+    k = max(1, min(most, TRAIT_BYTES // (layers * tokens * 8)))
+    ids = _array(lens.top_ids)[:, :, :k]
+    unique = np.unique(ids)
+    return {
+        "model": lens.model_name,
+        "text": lens.text,
+        "site": lens.site,
+        "label": label,
+        "words": list(lens.words),
+        "layers": list(lens.layers),
+        "ids": wire.pack(ids, "int32"),
+        "logprobs": wire.pack(_array(lens.top_logprobs)[:, :, :k], "float32"),
+        "entropy": wire.pack(lens.entropy, "float32"),
+        "kl": wire.pack(lens.kl, "float32"),
+        "final_rank": wire.pack(_final_ranks(lens), "int32"),
+        "word_ids": wire.pack(unique, "int32"),
+        "word_texts": _texts(lens, unique),
+        "edits": list(lens.edits),
+        "attached": list(lens.attached),
+    }

@@ -1,0 +1,93 @@
+"""`TokenStrip`: text, each token shaded by a value."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import traitlets
+
+from innerview.errors import WidgetError
+from innerview.widgets import wire
+from innerview.widgets.base import Widget, whole
+
+TABLE_TOKENS = 200
+
+
+class TokenStrip(Widget):
+    """Tokens shaded by one or more series of values; hover for the number, the id and the bytes.
+
+    Args:
+        words: Each token's own text.
+        values: One value a token, or several series of them, shape [pos] or [series, pos].
+        labels: A name for each series.
+        ids: Each token's id, when known.
+        unit: What the values count, such as `"steps"`.
+        what: What is shown, for the title line.
+    """
+
+    bundle: ClassVar[str] = "token_strip"
+    heading: ClassVar[str] = "Tokens"
+    writable: ClassVar[dict[str, str]] = {"series": "check_series"}
+
+    words = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    values = traitlets.Dict().tag(sync=True)
+    labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    ids = traitlets.List(traitlets.Int()).tag(sync=True)
+    about = traitlets.Dict().tag(sync=True)
+    series = traitlets.Int(0).tag(sync=True, echo_update=False)
+
+    def __init__(
+        self, words: Sequence[str], values: Any, labels: Sequence[str] = (), *, ids: Sequence[int] = (), unit: str = "", what: str = ""
+    ) -> None:
+        rows = _rows(values, len(words))
+        names = list(labels) or [f"value {i}" for i in range(len(rows))]
+        if len(names) != len(rows):
+            raise WidgetError(f"{len(rows)} series of values, but {len(names)} labels: {', '.join(names)}")
+        if ids and len(ids) != len(words):
+            raise WidgetError(f"{len(words)} words, but {len(ids)} ids")
+        self._rows = rows
+        super().__init__(
+            words=list(words),
+            values=wire.pack(rows, "float32"),
+            labels=names,
+            ids=[int(i) for i in ids],
+            about={"unit": unit, "what": what},
+        )
+
+    @classmethod
+    def from_result(cls, result: Any) -> "TokenStrip":
+        """The widget that shows a projection, its texts one after another."""
+        values, words = np.asarray(result.values), []
+        picked = []
+        for row, said in zip(values, result.words, strict=True):
+            words += said
+            picked.append(row[: len(said)])
+        name = getattr(getattr(result, "direction", None), "name", "projection")
+        return cls(words, np.concatenate(picked), [name], unit="steps", what=name)
+
+    def check_series(self, value: Any) -> int:
+        return whole(value, 0, len(self.labels) - 1)
+
+    def html_table(self) -> str:
+        head = ["token", *self.labels]
+        rows = [
+            [wire.visible(word), *(f"{series[i]:+.3g}" for series in self._rows)] for i, word in enumerate(self.words[:TABLE_TOKENS])
+        ]
+        return wire.html_table(head, rows, f"{self.about['what']} · {len(self.words)} tokens")
+
+    def plain_text(self) -> str:
+        said = " ".join(f"{wire.visible(word)} {value:+.2f}" for word, value in zip(self.words, self._rows[0], strict=True))
+        return f"{self.labels[0]}: {said}"
+
+
+def _rows(values: Any, length: int) -> np.ndarray:
+    """Values as [series, pos].
+
+    Raises:
+        WidgetError: There are none, or not one a token.
+    """
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float32)
+    rows = array[None] if array.ndim == 1 else array
+    if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != length:
+        raise WidgetError(f"{length} words take values of shape [{length}] or [series, {length}], not {list(array.shape)}")
+    return rows

@@ -1,0 +1,78 @@
+"""What crosses to the browser: arrays as bytes, and token text with its invisible characters shown."""
+
+import html
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+DTYPES = ("float32", "float64", "int32", "uint8")
+NAMED = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
+HIDDEN = frozenset({"Cf", "Cs", "Zl", "Zp", "Zs"})
+
+
+def pack(values: Any, dtype: str) -> dict[str, Any]:
+    """An array as `{data, dtype, shape}`, little-endian and in row order.
+
+    Args:
+        values: A tensor, an array or nested lists.
+        dtype: One of `DTYPES`.
+    Raises:
+        ValueError: No such dtype crosses.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"arrays cross as {', '.join(DTYPES)}, not {dtype!r}")
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    array = np.ascontiguousarray(np.asarray(values), dtype=np.dtype(dtype).newbyteorder("<"))
+    return {"data": array.tobytes(), "dtype": dtype, "shape": list(array.shape)}
+
+
+def unpack(packed: dict[str, Any]) -> np.ndarray:
+    """The array behind `{data, dtype, shape}`."""
+    flat = np.frombuffer(bytes(packed["data"]), np.dtype(packed["dtype"]).newbyteorder("<"))
+    return flat.reshape(packed["shape"])
+
+
+def detach(content: Any) -> tuple[Any, list[bytes]]:
+    """A message whose packed arrays are numbered buffers, `{buffer, dtype, shape}`, and those buffers."""
+    buffers: list[bytes] = []
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("data"), bytes):
+            buffers.append(value["data"])
+            return {"buffer": len(buffers) - 1, "dtype": value["dtype"], "shape": value["shape"]}
+        if isinstance(value, dict):
+            return {key: walk(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [walk(inner) for inner in value]
+        return value
+
+    return walk(content), buffers
+
+
+def glyph(character: str) -> str:
+    """The character, or what is shown for it when it cannot be seen."""
+    if character in NAMED:
+        return NAMED[character]
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if unicodedata.category(character) in HIDDEN or 0x80 <= code <= 0x9F:
+        return f"⟨U+{code:04X}⟩"
+    return character
+
+
+def visible(text: str) -> str:
+    """Token text with every character seen."""
+    return "".join(map(glyph, text)) or "∅"
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    """A plain table, escaped, for where no JavaScript runs."""
+    line = "".join(f"<th>{html.escape(word)}</th>" for word in head)
+    body = "".join(
+        f"<tr><th>{html.escape(row[0])}</th>{''.join(f'<td>{html.escape(word)}</td>' for word in row[1:])}</tr>" for row in rows
+    )
+    return f"<table><caption>{html.escape(caption)}</caption><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table>"
