@@ -28,6 +28,7 @@ class Direction:
         scale_kind: What the step was measured as, in words.
         scale_n: Number of pairs or tokens the step was measured on.
         residual_norm: Median norm of the activations at the site, without BOS and outlier tokens; None when unknown.
+        center: Projection, in the activations' own units, that reads as zero: halfway between the classes it was found on.
         name: What to call it.
         origin: How it was found, in words.
     """
@@ -38,6 +39,7 @@ class Direction:
     scale_kind: str = "unknown"
     scale_n: int = 0
     residual_norm: float | None = None
+    center: float = 0.0
     name: str = "direction"
     origin: str = "given"
 
@@ -77,14 +79,19 @@ class Direction:
         if norm < 1e-12:
             raise DirectionError(f"direction {name!r} is zero (length {norm:.3g} over {flat.numel()} numbers), so it points nowhere")
         kind, step = ("given", scale) if scale is not None else ("length of the given vector", norm)
-        return cls((flat / norm).float(), site, step, kind, 1, residual_norm, name, origin)
+        return cls((flat / norm).float(), site, step, kind, 1, residual_norm, 0.0, name, origin)
+
+    def project(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
+        """Projection of activations in natural steps from the center; in raw units when no step is known."""
+        wide = x.detach().float()
+        return (wide @ self.vector.to(wide.device) - self.center) / (self.scale or 1.0)
 
     def named(self, name: str) -> "Direction":
         """The same direction under another name."""
         return dataclasses.replace(self, name=name)
 
     def __neg__(self) -> "Direction":
-        return dataclasses.replace(self, vector=-self.vector, name=f"minus {self.name}")
+        return dataclasses.replace(self, vector=-self.vector, center=-self.center, name=f"minus {self.name}")
 
     def length(self, coefficient: float, unit: Unit = "step") -> float:
         """How far `coefficient` of a unit goes along the vector, in the activations' own units.

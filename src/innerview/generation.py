@@ -47,9 +47,7 @@ class _Recorder:
     def _tap(self, direction: Direction) -> Callable[[Site, Tensor], None]:
         def record(site: Site, value: Tensor) -> None:
             assert self.run is not None and self.run.forward is not None
-            wide = value.detach().float()
-            vector = fit(direction.vector.to(wide.device), wide)
-            amounts = (wide * vector).sum(dim=tuple(range(-vector.ndim, 0))) / (direction.scale or 1.0)
+            amounts = direction.project(value if fit(direction.vector, value).ndim == 1 else value.flatten(-2))
             real, kept = self.run.forward.real, self.values[direction.name]
             starts_over = self.run.forward.col0 == 0
             rows = [row if real is None else row[real[i]] for i, row in enumerate(amounts)]
@@ -273,7 +271,12 @@ class Generation:
 
     def _on_step(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Called behind each token: keep it, tell the listener, stop if asked."""
-        self._ids = input_ids.cpu()
+        if self._config.num_beams > 1:
+            # Candidates of each prompt come best first; unfinished beams hold no end of text.
+            each = input_ids.shape[0] // self._tokens.ids.shape[0]
+            self._ids = input_ids[::each].cpu()
+        else:
+            self._ids = input_ids.cpu()
         self._count()
         if self._on_token is not None:
             token = current.set(None)
@@ -288,7 +291,8 @@ class Generation:
     def _count(self) -> None:
         """Bring the rows' lengths up to date: what follows the end of text is padding."""
         generated = self._ids[:, self._tokens.ids.shape[1] :]
-        counts = _real_counts(generated, self._stops())
+        is_beams = self._config.num_beams > 1
+        counts = _real_counts(generated, [] if is_beams else self._stops())
         rows = self._ids.shape[0]
         prompts = self._tokens.lengths.repeat_interleave(rows // self._tokens.ids.shape[0])
         is_full = bool(self._tokens.mask.all()) and bool((counts == generated.shape[1]).all())

@@ -1,5 +1,7 @@
 """Opening a network: by bundled name, hub id, folder, or any module."""
 
+import contextlib
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from innerview.bundled import bundled_folder, bundled_names
 from innerview.errors import ModelError
@@ -64,7 +67,8 @@ def _locate(source: str) -> str:
 def _load_module(source: str, folder: str, dtype: torch.dtype | None) -> nn.Module:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        module = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype or "auto", trust_remote_code=False)
+        with _quietly(source in bundled_names()):
+            module = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype or "auto", trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         near = get_close_matches(source, bundled_names(), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -75,6 +79,19 @@ def _load_module(source: str, folder: str, dtype: torch.dtype | None) -> nn.Modu
         ) from error
     # Half precision is emulated on a CPU: slow, and several kernels lack it.
     return module.float() if dtype is None and module.dtype == torch.float16 else module
+
+
+@contextlib.contextmanager
+def _quietly(is_small: bool) -> Iterator[None]:
+    """No progress bar for weights that load in an instant."""
+    was_shown = logging.is_progress_bar_enabled()
+    if is_small:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_small and was_shown:
+            logging.enable_progress_bar()
 
 
 def _load_tokenizer(folder: str) -> Any:

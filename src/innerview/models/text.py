@@ -104,6 +104,17 @@ def words(model: Model, ids: Sequence[int]) -> list[str]:
     return [token_word(model.tokenizer, int(i)) for i in ids]
 
 
+def is_special(model: Model, token_id: int) -> bool:
+    """Whether a token is special: BOS, end of text, a chat marker."""
+    return token_id in (getattr(model.tokenizer, "all_special_ids", None) or ())
+
+
+def starts_with_bos(model: Model, ids: Sequence[int]) -> bool:
+    """Whether a row starts with the tokenizer's BOS."""
+    bos = getattr(model.tokenizer, "bos_token_id", None)
+    return bos is not None and bool(ids) and ids[0] == bos
+
+
 def token_word(tokenizer: Any, token_id: int) -> str:
     """The text of one token; bytes that are no text alone come as `<0xE2>`."""
     if tokenizer is None:

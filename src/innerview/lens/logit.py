@@ -1,0 +1,183 @@
+"""The logit lens: what each layer would say if the network ended there.
+
+Reference: nostalgebraist, "interpreting GPT: the logit lens" (2020); arXiv:2303.08112
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from innerview.attachments import attached
+from innerview.capturing import capture
+from innerview.edits import checked
+from innerview.errors import LensError
+from innerview.models import text
+from innerview.models.model import Model
+from innerview.shows import ShowsItself
+
+
+@dataclass(frozen=True, eq=False)
+class Lens(ShowsItself):
+    """What a lens reads in a text, layers from bottom to top.
+
+    Attributes:
+        model: The network.
+        text: The prompt, as given.
+        site: Sites read, as a pattern.
+        tokens: Token ids, BOS shown.
+        words: Each token's text.
+        layers: A label for each layer read.
+        top_ids: The likeliest tokens of each cell, shape [layer, pos, k].
+        top_logprobs: Their log-probabilities in nats, shape [layer, pos, k].
+        entropy: Of each cell's distribution in nats, shape [layer, pos].
+        kl: KL(final ‖ layer) in nats, shape [layer, pos].
+        residual: Activations read, shape [layer, pos, d_model].
+        edits: Labels of the edits of this reading.
+        attached: Names of what was attached and in force.
+        other: A second reading to compare with.
+        other_label: What the second reading is.
+    """
+
+    model: Model = field(repr=False)
+    text: str
+    site: str
+    tokens: list[int] = field(repr=False)
+    words: list[str]
+    layers: list[str]
+    top_ids: Int[Tensor, "layer pos k"] = field(repr=False)
+    top_logprobs: Float[Tensor, "layer pos k"] = field(repr=False)
+    entropy: Float[Tensor, "layer pos"] = field(repr=False)
+    kl: Float[Tensor, "layer pos"] = field(repr=False)
+    residual: Float[Tensor, "layer pos d_model"] = field(repr=False)
+    edits: list[str]
+    attached: list[str]
+    other: "Lens | None" = field(default=None, repr=False)
+    other_label: str = ""
+
+    @property
+    def model_name(self) -> str:
+        """The network's name."""
+        return self.model.name
+
+    def logits(self, layer: int) -> Float[Tensor, "pos vocab"]:
+        """Logits that the network's own final norm and head give for one layer read."""
+        return _read_out(self.model, self.residual[layer])
+
+    def rank(self, token_id: int) -> Int[Tensor, "layer pos"]:
+        """Rank of a token in each cell, 0 for the likeliest.
+
+        Raises:
+            LensError: The network has no such token.
+        """
+        if not 0 <= token_id < (self.model.vocab or token_id + 1):
+            raise LensError(f"no token {token_id}: {self.model.name} knows ids 0 to {(self.model.vocab or 0) - 1}")
+        rows = []
+        for layer in range(len(self.layers)):
+            logits = self.logits(layer)
+            rows.append((logits > logits[:, token_id : token_id + 1]).sum(dim=1))
+        return torch.stack(rows)
+
+    def frame(self) -> pd.DataFrame:
+        """One row a cell: the likeliest word, its probability, entropy and KL."""
+        rows = []
+        for layer, label in enumerate(self.layers):
+            for pos, word in enumerate(self.words):
+                top = text.token_word(self.model.tokenizer, int(self.top_ids[layer, pos, 0]))
+                chance = float(self.top_logprobs[layer, pos, 0].exp())
+                rows.append((label, pos, word, top, chance, float(self.entropy[layer, pos]), float(self.kl[layer, pos])))
+        return pd.DataFrame(rows, columns=["layer", "pos", "token", "top", "probability", "entropy", "kl"])
+
+    def figure(self) -> go.Figure:
+        """Heat map of the top word's probability, layers upward, with the words in the cells."""
+        words = [[text.token_word(self.model.tokenizer, int(i)) for i in row[:, 0]] for row in self.top_ids]
+        columns = [f"{pos} {word}" for pos, word in enumerate(self.words)]
+        heat = go.Heatmap(
+            z=self.top_logprobs[:, :, 0].exp().tolist(), x=columns, y=self.layers, text=words, texttemplate="%{text}",
+            colorscale="Teal", zmin=0, zmax=1, colorbar={"title": "probability"},
+        )  # fmt: skip
+        title = f"Logit lens · {self.model_name} · {self.text}"
+        return go.Figure(heat, {"title": title, "xaxis": {"title": "token"}, "yaxis": {"title": "layer", "type": "category"}})
+
+
+def logit_lens(
+    model: Model, prompt: Any, *, edits: Any = (), compare: Any = None, k: int = 10, sites: str = "blocks.*.resid"
+) -> Lens:  # fmt: skip
+    """What each layer would say next, read by the network's own final norm and head.
+
+    Args:
+        model: A causal language model.
+        prompt: One text, chat, or row of ids.
+        edits: Edits to compare with the plain reading.
+        compare: A second prompt to compare with.
+        k: Words kept for each cell.
+        sites: What to read; a wildcard over layers.
+    Raises:
+        LensError: The network has no final norm and head, or both `edits` and `compare` are given.
+    Reference: arXiv:2303.08112
+    """
+    listed = checked(edits)
+    if listed and compare is not None:
+        raise LensError(f"a lens compares with one thing: {len(listed)} edits or a second prompt; give one of the two")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise LensError(f"k is a whole number from 1, not {k!r}")
+    other, label = None, ""
+    if listed:
+        other, label = _read(model, prompt, listed, k, sites, None, ""), "edited"
+    elif compare is not None:
+        other, label = _read(model, compare, (), k, sites, None, ""), str(compare)
+    return _read(model, prompt, (), k, sites, other, label)
+
+
+def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, other: Lens | None, label: str) -> Lens:
+    for site in ("final_norm", "logits"):
+        if site not in model.table:
+            raise LensError(f"{model.name} has no {site!r} to read layers with; open a causal language model of a known family")
+    acts = capture(model, prompt, [sites, f"blocks.{(model.n_layers or 1) - 1}.resid"], edits=edits)
+    assert acts.tokens is not None and acts.mask is not None
+    if acts.tokens.shape[0] != 1:
+        raise LensError(f"a lens reads one prompt, not {acts.tokens.shape[0]}; call it for each")
+    chosen = model.expand(sites)
+    residual = torch.stack([acts[site.name][0] for site in chosen])
+    ids = acts.tokens[0].tolist()
+    final = torch.log_softmax(_read_out(model, acts[f"blocks.{(model.n_layers or 1) - 1}.resid"][0]).float(), dim=-1)
+    cells = [_cell(model, row, final, k) for row in residual]
+    return Lens(
+        model, _said(prompt), sites, ids, text.words(model, ids), _labels(chosen),
+        *(torch.stack(parts) for parts in zip(*cells, strict=True)),
+        residual, [edit.label for edit in edits], [a.name for a in attached(model) if a.enabled], other, label,
+    )  # fmt: skip
+
+
+def _read_out(model: Model, rows: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
+    """The network's own final norm and head, on activations of one text."""
+    norm, head = (model.module.get_submodule(model.table[name].module) for name in ("final_norm", "logits"))
+    with torch.no_grad(), model.lock:
+        return head(norm(rows[None]))[0]
+
+
+def _cell(model: Model, rows: Tensor, final: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Top ids and log-probabilities, entropy and KL of one layer."""
+    logprobs = torch.log_softmax(_read_out(model, rows).float(), dim=-1)
+    top = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
+    entropy = -(logprobs.exp() * logprobs).sum(-1)
+    kl = (final.exp() * (final - logprobs)).sum(-1).clamp(min=0)
+    return top.indices.cpu(), top.values.cpu(), entropy.cpu(), kl.cpu()
+
+
+def _labels(sites: Sequence[Any]) -> list[str]:
+    layers = [site.layer for site in sites]
+    return [str(layer) for layer in layers] if None not in layers and len(set(layers)) == len(layers) else [s.name for s in sites]
+
+
+def _said(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict):
+        return " / ".join(str(message.get("content", "")) for message in prompt)
+    return f"{prompt}"
