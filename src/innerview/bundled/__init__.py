@@ -1,0 +1,27 @@
+"""Folders of the models that ship with innerview: names and paths, nothing loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from innerview.errors import ModelError
+
+__all__ = ["bundled_folder", "bundled_names"]
+
+_HERE = Path(__file__).parent
+
+
+def bundled_names() -> list[str]:
+    """The names of the bundled models, sorted: the folders here that hold a `config.json`."""
+    return sorted(entry.parent.name for entry in _HERE.glob("*/config.json"))
+
+
+def bundled_folder(name: str) -> Path:
+    """The folder of a bundled model.
+
+    Raises:
+        ModelError: No model of that name is bundled.
+    """
+    if name not in bundled_names():
+        raise ModelError(f"no bundled model {name!r}; bundled_names() lists {bundled_names()}")
+    return _HERE / name

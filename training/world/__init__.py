@@ -1,0 +1,1 @@
+"""The pocket world: sentences whose every label is known."""
