@@ -57,7 +57,7 @@ wheel: .venv/.dev ## the wheel and the sdist, in dist/
 clean: ## remove what was built; the second time starts from nothing
 	rm -rf .venv node_modules build dist $(STATIC)
 
-build/tour.html: .venv/.run $(TOUR) $(shell find src -name '*.py' 2>/dev/null)
+build/tour.html: .venv/.run $(STATIC)/.built $(TOUR) $(shell find src -name '*.py' 2>/dev/null)
 	@mkdir -p build
 	$(BIN)/innerview page $(TOUR) --execute --output $@
 
@@ -72,7 +72,7 @@ build/lab/01_first_light.ipynb: $(TOUR)
 	@python=$$(scripts/find_python.sh) && echo "making .venv with $$python" && "$$python" -m venv .venv
 	@touch $@
 
-.venv/.run: .venv/.made $(SETUP) $(STATIC)/.built
+.venv/.run: .venv/.made $(SETUP) | $(STATIC)/.built
 	@echo "installing innerview and what it stands on (the first time takes some minutes)"
 	$(PIP) pip hatchling
 	$(PIP) --no-build-isolation --editable '.[lab,export]'
