@@ -19,35 +19,35 @@ class Activations(Mapping[str, Tensor]):
     """Activations by site.
 
     Attributes:
-        values: Tensor of each site, shape [batch, pos, ...].
+        tensors: Tensor of each site, shape [batch, pos, ...].
         tokens: Token ids, shape [batch, pos]; None when the network reads no ids.
         mask: True where a token is real, shape [batch, pos]; None likewise.
         model: The network they were captured from.
     """
 
-    values: dict[str, Tensor] = field(repr=False)
+    tensors: dict[str, Tensor] = field(repr=False)
     tokens: Tensor | None
     mask: Tensor | None
     model: Model = field(repr=False)
 
     def __getitem__(self, site: str) -> Tensor:
-        if site in self.values:
-            return self.values[site]
+        if site in self.tensors:
+            return self.tensors[site]
         matches = [s.name for s in self.model.expand(site)]
-        if len(matches) == 1 and matches[0] in self.values:
-            return self.values[matches[0]]
-        raise SiteError(f"{site!r} was not captured; captured are {', '.join(self.values)}")
+        if len(matches) == 1 and matches[0] in self.tensors:
+            return self.tensors[matches[0]]
+        raise SiteError(f"{site!r} was not captured; captured are {', '.join(self.tensors)}")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.tensors)
 
     @property
     def sites(self) -> list[str]:
         """Names of the captured sites."""
-        return list(self.values)
+        return list(self.tensors)
 
     def stack(self, pattern: str) -> Tensor:
         """The sites that match, stacked along a first axis, shape [layer, batch, pos, ...].
@@ -55,12 +55,14 @@ class Activations(Mapping[str, Tensor]):
         Raises:
             SiteError: None match, or their shapes differ.
         """
-        found = [v for name, v in self.values.items() if fnmatchcase(name, pattern)]
+        found = [v for name, v in self.tensors.items() if fnmatchcase(name, pattern)]
         if not found:
-            raise SiteError(f"nothing captured matches {pattern!r}; captured are {', '.join(self.values)}")
+            raise SiteError(f"nothing captured matches {pattern!r}; captured are {', '.join(self.tensors)}")
         shapes = {tuple(v.shape) for v in found}
         if len(shapes) > 1:
-            raise SiteError(f"the sites that match {pattern!r} have several shapes: {sorted(shapes)}; stack one kind of site")
+            raise SiteError(
+                f"the sites that match {pattern!r} have several shapes: {sorted(shapes)}; stack one kind of site"
+            )
         return torch.stack(found)
 
     @property
@@ -73,11 +75,11 @@ class Activations(Mapping[str, Tensor]):
     def frame(self) -> pd.DataFrame:
         """One row a site and real token: its text, and the norm of its activation."""
         if self.tokens is None or self.mask is None:
-            rows: list[Any] = [(site, list(v.shape), float(v.float().norm())) for site, v in self.values.items()]
+            rows: list[Any] = [(site, list(v.shape), float(v.float().norm())) for site, v in self.tensors.items()]
             return pd.DataFrame(rows, columns=["site", "shape", "norm"])
         words = self.words
         rows = []
-        for site, value in self.values.items():
+        for site, value in self.tensors.items():
             if value.shape[:2] != self.mask.shape:
                 continue
             norms = value.float().flatten(2).norm(dim=-1)

@@ -107,7 +107,9 @@ def detach(model: Model, name: str | None = None) -> None:
     """
     names = [one.name for one in attached(model)]
     if name is not None and name not in names:
-        raise EditError(f"nothing named {name!r} is attached to {model.name}; attached are {', '.join(map(repr, names)) or 'none'}")
+        raise EditError(
+            f"nothing named {name!r} is attached to {model.name}; attached are {', '.join(map(repr, names)) or 'none'}"
+        )
     for one in attached(model):
         if name is None or one.name == name:
             one.detach()

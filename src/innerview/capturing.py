@@ -120,7 +120,9 @@ def _arguments(model: Model, tokens: text.Tokens) -> dict[str, Any]:
     """The module's own arguments for rows of ids."""
     takes = inspect.signature(model.module.forward).parameters
     if "input_ids" not in takes:
-        raise TextError(f"{model.name} takes no token ids (its forward has {', '.join(takes)}); give the tensors it takes")
+        raise TextError(
+            f"{model.name} takes no token ids (its forward has {', '.join(takes)}); give the tensors it takes"
+        )
     device = model.device
     given: dict[str, Any] = {"input_ids": tokens.ids.to(device)}
     if "attention_mask" in takes:
@@ -157,4 +159,6 @@ def _forward(board: Board, plan: Plan, call: Call, sites: list[Site]) -> dict[st
             current.reset(token)
             run.let_go()
     missed = [site.name for site in sites if site.name not in values]
-    raise CaptureError(f"site {missed[0]!r} never fired: the network does not run that module itself; see model.sites() for sites that fire")
+    raise CaptureError(
+        f"site {missed[0]!r} never fired: the network does not run that module itself; see model.sites() for sites that fire"
+    )

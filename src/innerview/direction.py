@@ -48,7 +48,9 @@ class Direction:
         object.__setattr__(self, "vector", vector)
         if not torch.isfinite(vector).all():
             bad = int((~torch.isfinite(vector)).sum())
-            raise DirectionError(f"direction {self.name!r} holds NaN or infinity in {bad} of {vector.numel()} numbers; look at what it was made from")
+            raise DirectionError(
+                f"direction {self.name!r} holds NaN or infinity in {bad} of {vector.numel()} numbers; look at what it was made from"
+            )
         norm = float(vector.double().norm())
         if abs(norm - 1.0) > 1e-4:
             raise DirectionError(f"direction {self.name!r} has length {norm:.4g}, not 1; use Direction.from_vector")
@@ -75,9 +77,13 @@ class Direction:
         flat = torch.as_tensor(vector).detach().to("cpu", torch.float64).flatten()
         norm = float(flat.norm())
         if not np.isfinite(norm):
-            raise DirectionError(f"direction {name!r} holds NaN or infinity (length {norm}); look at what it was made from")
+            raise DirectionError(
+                f"direction {name!r} holds NaN or infinity (length {norm}); look at what it was made from"
+            )
         if norm < 1e-12:
-            raise DirectionError(f"direction {name!r} is zero (length {norm:.3g} over {flat.numel()} numbers), so it points nowhere")
+            raise DirectionError(
+                f"direction {name!r} is zero (length {norm:.3g} over {flat.numel()} numbers), so it points nowhere"
+            )
         kind, step = ("given", scale) if scale is not None else ("length of the given vector", norm)
         return cls((flat / norm).float(), site, step, kind, 1, residual_norm, 0.0, name, origin)
 
@@ -107,7 +113,9 @@ class Direction:
         size = known[unit]
         if size is None:
             what = "no natural step" if unit == "step" else "no residual norm"
-            raise DirectionError(f"direction {self.name!r} has {what}; use unit='raw', or make it with Direction.from_vector(..., scale=...)")
+            raise DirectionError(
+                f"direction {self.name!r} has {what}; use unit='raw', or make it with Direction.from_vector(..., scale=...)"
+            )
         return float(coefficient) * size
 
     def __repr__(self) -> str:
@@ -139,4 +147,6 @@ class Direction:
             vector = np.frombuffer(raw[4 + size :], dtype="<f4").copy()
             return cls(torch.from_numpy(vector), **fields)
         except (ValueError, TypeError) as error:
-            raise DirectionError(f"no direction in {packed[:24]!r}…: the text is damaged ({error}); copy it again whole") from error
+            raise DirectionError(
+                f"no direction in {packed[:24]!r}…: the text is damaged ({error}); copy it again whole"
+            ) from error

@@ -84,7 +84,15 @@ class Add(Edit):
         if isinstance(coefficient, bool) or not isinstance(coefficient, (int, float)) or not math.isfinite(coefficient):
             raise EditError(f"a coefficient is a finite number, not {coefficient!r}")
         direction.length(coefficient, unit)
-        _set(self, direction=direction, coefficient=float(coefficient), unit=unit, site=site or direction.site, where=_where(where), _cast={})
+        _set(
+            self,
+            direction=direction,
+            coefficient=float(coefficient),
+            unit=unit,
+            site=site or direction.site,
+            where=_where(where),
+            _cast={},
+        )
 
     @property
     def width(self) -> int:
@@ -212,7 +220,9 @@ def fit(vector: Tensor, x: Tensor) -> Tensor:
         return vector
     if x.ndim >= 4 and vector.numel() == x.shape[-1] * x.shape[-2]:
         return vector.view(x.shape[-2], x.shape[-1])
-    raise EditError(f"a direction {vector.numel()} wide does not fit an activation of shape {list(x.shape)}; find it at the same site")
+    raise EditError(
+        f"a direction {vector.numel()} wide does not fit an activation of shape {list(x.shape)}; find it at the same site"
+    )
 
 
 def per_token(share: Tensor, x: Tensor) -> Tensor:

@@ -115,7 +115,9 @@ class Generation:
         self._recorder = _Recorder(model, readings)
         lengths = tokens.lengths
         self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
-        self._run = _WritingRun(board_of(model), plan, self._rows, recomputes=cache == "none", taps=self._recorder.taps())
+        self._run = _WritingRun(
+            board_of(model), plan, self._rows, recomputes=cache == "none", taps=self._recorder.taps()
+        )
         self._recorder.run = self._run
         self._thread = threading.Thread(target=self._work, name="innerview-generate", daemon=True)
 
@@ -248,7 +250,8 @@ class Generation:
             self._write()
         except _Cancelled:
             self._cancel.set()
-        except BaseException as error:  # noqa: BLE001 (kept, and raised to whoever waits)
+        except BaseException as error:
+            # Kept, and raised to whoever waits.
             self._error = error
         finally:
             run.let_go()
@@ -260,7 +263,8 @@ class Generation:
         device = self.model.device
         mask = self._tokens.mask.repeat_interleave(self._each, dim=0).long()
         processors = [self._sampler] if self._sampler else []
-        written = self.model.module.generate(
+        writer: Any = self.model.module
+        written = writer.generate(
             input_ids=self._ids.to(device),
             attention_mask=mask.to(device),
             generation_config=self._config,
@@ -307,8 +311,16 @@ class Generation:
 def _real_counts(generated: Tensor, stops: list[int]) -> Tensor:
     """Number of tokens of each row up to its first end of text, that one included, shape [rows]."""
     width = generated.shape[1]
-    is_stop = torch.isin(generated, torch.tensor(stops, dtype=torch.long)) if stops else torch.zeros_like(generated, dtype=torch.bool)
-    first = torch.where(is_stop.any(dim=1), is_stop.long().argmax(dim=1) + 1, width) if width else torch.zeros(len(generated))
+    is_stop = (
+        torch.isin(generated, torch.tensor(stops, dtype=torch.long))
+        if stops
+        else torch.zeros_like(generated, dtype=torch.bool)
+    )
+    first = (
+        torch.where(is_stop.any(dim=1), is_stop.long().argmax(dim=1) + 1, width)
+        if width
+        else torch.zeros(len(generated))
+    )
     return first.long()
 
 
@@ -373,19 +385,29 @@ def _check_options(
     model: Model, max_new_tokens: int, temperature: float, num_beams: int, num_return_sequences: int, cache: str, readings: Sequence[Direction]
 ) -> None:  # fmt: skip
     if not hasattr(model.module, "generate"):
-        raise GenerationError(f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model")
+        raise GenerationError(
+            f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model"
+        )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise GenerationError(f"max_new_tokens is a whole number from 1, not {max_new_tokens!r}")
     if not temperature >= 0:
         raise GenerationError(f"temperature is 0 or above, not {temperature!r}")
     if num_beams < 1 or num_return_sequences < 1:
-        raise GenerationError(f"num_beams and num_return_sequences are at least 1, not {num_beams} and {num_return_sequences}")
+        raise GenerationError(
+            f"num_beams and num_return_sequences are at least 1, not {num_beams} and {num_return_sequences}"
+        )
     if num_beams > 1 and temperature > 0:
-        raise GenerationError(f"beams take the likeliest text and temperature={temperature} draws; choose one of the two")
+        raise GenerationError(
+            f"beams take the likeliest text and temperature={temperature} draws; choose one of the two"
+        )
     if temperature == 0 and num_return_sequences > num_beams:
-        raise GenerationError(f"{num_return_sequences} sequences need temperature above 0, or as many beams (now {num_beams})")
+        raise GenerationError(
+            f"{num_return_sequences} sequences need temperature above 0, or as many beams (now {num_beams})"
+        )
     if num_beams > 1 and readings:
-        raise GenerationError(f"readings follow one text a prompt, and {num_beams} beams reorder theirs; use num_beams=1")
+        raise GenerationError(
+            f"readings follow one text a prompt, and {num_beams} beams reorder theirs; use num_beams=1"
+        )
     if cache not in CACHES:
         raise GenerationError(f"no cache {cache!r}; it is one of {', '.join(CACHES)}")
     for direction in readings:

@@ -262,7 +262,10 @@ class Board:
             return length, ""
         known = self._prompts.get(cache) if cache is not None else None
         if known is None:
-            return None, f"this forward continues a cache whose beginning was not seen, so where its prompt ended is unknown; {way}"
+            return (
+                None,
+                f"this forward continues a cache whose beginning was not seen, so where its prompt ended is unknown; {way}",
+            )
         if q > 1:
             return None, f"this forward adds {q} tokens to a cache at once, which may be prompt or generated; {way}"
         return known.repeat_interleave(rows // known.numel()) if rows % known.numel() == 0 else known, ""
@@ -296,7 +299,9 @@ def raise_unmet(block: Block, what: str, *, with_positions: bool = True) -> None
     for edit in block.plan.edits:
         past = [p for p in edit.where.positions or () if p >= block.longest]
         if past and block.longest:
-            raise EditError(f"position {past[0]} is past the end: the longest row of {what} had {block.longest} tokens; count from 0")
+            raise EditError(
+                f"position {past[0]} is past the end: the longest row of {what} had {block.longest} tokens; count from 0"
+            )
 
 
 class BoardRun(Run):

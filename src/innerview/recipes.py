@@ -37,7 +37,11 @@ class Recipe:
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         tensors: dict[str, Any] = {}
-        plan = {"version": VERSION, "model": self.model_name, "edits": [_packed(e, i, tensors) for i, e in enumerate(self.edits)]}
+        plan = {
+            "version": VERSION,
+            "model": self.model_name,
+            "edits": [_packed(e, i, tensors) for i, e in enumerate(self.edits)],
+        }
         save_file(tensors, folder / TENSORS)
         (folder / PLAN).write_text(json.dumps(plan, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return folder

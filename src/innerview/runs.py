@@ -41,7 +41,9 @@ class Plan:
             EditError: An edit does not fit its site.
         """
         listed = checked(edits)
-        return cls.joined(listed, [Planned(edit, site) for edit in listed for site in model.expand(edit.site) if _fits(edit, site)])
+        return cls.joined(
+            listed, [Planned(edit, site) for edit in listed for site in model.expand(edit.site) if _fits(edit, site)]
+        )
 
     @classmethod
     def joined(cls, edits: tuple[Edit, ...], planned: Iterable[Planned]) -> "Plan":
@@ -90,7 +92,9 @@ def _fits(edit: Edit, site: Site) -> bool:
         for size in site.sizes:
             flat *= size
         if edit.width not in (site.sizes[-1], flat):
-            raise EditError(f"a direction {edit.width} wide does not fit {site.name!r}, which is {site.shape}; find it at that site")
+            raise EditError(
+                f"a direction {edit.width} wide does not fit {site.name!r}, which is {site.shape}; find it at that site"
+            )
     return True
 
 
@@ -124,7 +128,9 @@ class Rows:
         each = rows // base
         length = self.length if self.length.shape[0] == rows else self.length.repeat_interleave(each)
         prompt = None if self.prompt_len is None else self.prompt_len.repeat_interleave(each)
-        return Rows(self.left_pad.repeat_interleave(each), length, prompt, self.why_unknown, self.has_positions, self.is_full)
+        return Rows(
+            self.left_pad.repeat_interleave(each), length, prompt, self.why_unknown, self.has_positions, self.is_full
+        )
 
 
 class Forward:
@@ -136,7 +142,7 @@ class Forward:
         self._rows = rows
         self._device = device
         self._pos: Tensor | None = None
-        self._real: Tensor | None | bool = False
+        self._real: Tensor | bool | None = False
         self._masks: dict[Any, Tensor | None] = {}
 
     @property
@@ -164,7 +170,9 @@ class Forward:
 
     def _of_rows(self) -> Rows:
         if self._rows is None or self.shape is None:
-            raise EditError("this network was not called with token ids, so positions and scopes mean nothing; drop where=")
+            raise EditError(
+                "this network was not called with token ids, so positions and scopes mean nothing; drop where="
+            )
         self._rows = self._rows.expanded(self.shape[0])
         return self._rows
 
@@ -197,7 +205,7 @@ class Forward:
         if since > self.col0 or (until is not None and until < self.col0 + self.q):
             column = self.col0 + torch.arange(self.q, device=self._device)
             inside = (column >= since) & (column < (until if until is not None else self.col0 + self.q))
-            chosen = inside.expand(self.shape) if chosen is None else chosen & inside
+            chosen = inside.expand_as(self.pos) if chosen is None else chosen & inside
         return chosen
 
     def share(self, planned: Planned) -> Tensor | None:
@@ -225,7 +233,9 @@ def check_positions(plan: Plan, length: Tensor, room: int) -> None:
                     f"position {position} is past the end: the shortest row has {shortest} tokens{to_come}; use 0 to {shortest + room - 1}"
                 )
             if position < -shortest:
-                raise EditError(f"position {position} is before the start of a prompt of {shortest} tokens; use {-shortest} to -1")
+                raise EditError(
+                    f"position {position} is before the start of a prompt of {shortest} tokens; use {-shortest} to -1"
+                )
 
 
 class Job(Protocol):
@@ -242,7 +252,9 @@ NO_TAPS: dict[Point, list[tuple[Site, Tap]]] = {}
 class Run:
     """One job's forwards: its edits, frozen when it starts, its taps, and its rows."""
 
-    def __init__(self, plan: Plan, rows: Rows | None, *, taps: dict[Point, list[tuple[Site, Tap]]] | None = None) -> None:
+    def __init__(
+        self, plan: Plan, rows: Rows | None, *, taps: dict[Point, list[tuple[Site, Tap]]] | None = None
+    ) -> None:
         self.plan = plan
         self.rows = rows
         self.taps = taps or NO_TAPS
@@ -276,7 +288,9 @@ class Run:
 
     def never_fired(self) -> list[str]:
         """Edited sites that no forward of this run has reached."""
-        return [p.site.name for point, planned in self.plan.by_point.items() if point not in self.fired for p in planned[:1]]
+        return [
+            p.site.name for point, planned in self.plan.by_point.items() if point not in self.fired for p in planned[:1]
+        ]
 
 
 def apply(planned: tuple[Planned, ...], forward: Forward | None, value: Any) -> Any:
@@ -308,7 +322,9 @@ def _tokens_of(planned: Planned, forward: Forward | None, x: Tensor) -> tuple[Te
         return None, None
     mask, share = forward.mask(planned), forward.share(planned)
     if mask is not None and tuple(x.shape[:2]) != tuple(mask.shape):
-        raise EditError(f"site {planned.site.name!r} of shape {list(x.shape)} does not have the tokens {list(mask.shape)} of this forward")
+        raise EditError(
+            f"site {planned.site.name!r} of shape {list(x.shape)} does not have the tokens {list(mask.shape)} of this forward"
+        )
     return mask, share
 
 

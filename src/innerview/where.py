@@ -133,7 +133,9 @@ def _from_end(position: int, prompt_len: Tensor) -> Tensor:
     """Absolute positions of one that counts from the prompts' ends, shape [rows, 1]."""
     shortest = int(prompt_len.min())
     if shortest + position < 0:
-        raise EditError(f"position {position} is before the start of a prompt of {shortest} tokens; use {-shortest} to -1")
+        raise EditError(
+            f"position {position} is before the start of a prompt of {shortest} tokens; use {-shortest} to -1"
+        )
     return prompt_len + position
 
 

@@ -77,7 +77,9 @@ def _read(model: Model, prompts: Any, site: str, position: int | str) -> tuple[F
 
 def _at(real: Tensor, position: Any) -> Tensor:
     if isinstance(position, bool) or not isinstance(position, int) or not -len(real) <= position < len(real):
-        raise DirectionError(f"no position {position!r} in a prompt of {len(real)} tokens; use {-len(real)} to {len(real) - 1}, or 'mean'")
+        raise DirectionError(
+            f"no position {position!r} in a prompt of {len(real)} tokens; use {-len(real)} to {len(real) - 1}, or 'mean'"
+        )
     return real[position]
 
 
@@ -93,7 +95,10 @@ def _step(up: Tensor, down: Tensor, length: float) -> tuple[float, str]:
     held_out = sum(gaps) / 2
     if held_out > 0:
         return held_out, "gap of the class means on held-out prompts"
-    return length, f"gap of the class means on the prompts themselves (held out it is {held_out:.3g}: it does not generalise)"
+    return (
+        length,
+        f"gap of the class means on the prompts themselves (held out it is {held_out:.3g}: it does not generalise)",
+    )
 
 
 def _median_norm(norms: Tensor) -> float:

@@ -57,7 +57,9 @@ def project(acts: Activations, direction: Direction) -> Projection:
     value = acts[direction.site]
     width = value[0, 0].numel()
     if width != direction.vector.numel():
-        raise DirectionError(f"direction {direction.name!r} is {direction.vector.numel()} wide, and {direction.site} is {width}")
+        raise DirectionError(
+            f"direction {direction.name!r} is {direction.vector.numel()} wide, and {direction.site} is {width}"
+        )
     flat = value if fit(direction.vector, value).ndim == 1 else value.flatten(-2)
     tokens = [row[keep].tolist() for row, keep in zip(acts.tokens, acts.mask, strict=True)]
     special = [[text.is_special(acts.model, i) for i in row] for row in tokens]

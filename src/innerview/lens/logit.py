@@ -90,7 +90,9 @@ class Lens(ShowsItself):
             for pos, word in enumerate(self.words):
                 top = text.token_word(self.model.tokenizer, int(self.top_ids[layer, pos, 0]))
                 chance = float(self.top_logprobs[layer, pos, 0].exp())
-                rows.append((label, pos, word, top, chance, float(self.entropy[layer, pos]), float(self.kl[layer, pos])))
+                rows.append(
+                    (label, pos, word, top, chance, float(self.entropy[layer, pos]), float(self.kl[layer, pos]))
+                )
         return pd.DataFrame(rows, columns=["layer", "pos", "token", "top", "probability", "entropy", "kl"])
 
     def figure(self) -> go.Figure:
@@ -102,7 +104,9 @@ class Lens(ShowsItself):
             colorscale="Teal", zmin=0, zmax=1, colorbar={"title": "probability"},
         )  # fmt: skip
         title = f"Logit lens · {self.model_name} · {self.text}"
-        return go.Figure(heat, {"title": title, "xaxis": {"title": "token"}, "yaxis": {"title": "layer", "type": "category"}})
+        return go.Figure(
+            heat, {"title": title, "xaxis": {"title": "token"}, "yaxis": {"title": "layer", "type": "category"}}
+        )
 
 
 def logit_lens(
@@ -137,7 +141,9 @@ def logit_lens(
 def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, other: Lens | None, label: str) -> Lens:
     for site in ("final_norm", "logits"):
         if site not in model.table:
-            raise LensError(f"{model.name} has no {site!r} to read layers with; open a causal language model of a known family")
+            raise LensError(
+                f"{model.name} has no {site!r} to read layers with; open a causal language model of a known family"
+            )
     acts = capture(model, prompt, [sites, f"blocks.{(model.n_layers or 1) - 1}.resid"], edits=edits)
     assert acts.tokens is not None and acts.mask is not None
     if acts.tokens.shape[0] != 1:
@@ -147,11 +153,24 @@ def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, other: Le
     ids = acts.tokens[0].tolist()
     final = torch.log_softmax(_read_out(model, acts[f"blocks.{(model.n_layers or 1) - 1}.resid"][0]).float(), dim=-1)
     cells = [_cell(model, row, final, k) for row in residual]
+    top_ids, top_logprobs, entropy, kl = (torch.stack(parts) for parts in zip(*cells, strict=True))
     return Lens(
-        model, _said(prompt), sites, ids, text.words(model, ids), _labels(chosen),
-        *(torch.stack(parts) for parts in zip(*cells, strict=True)),
-        residual, [edit.label for edit in edits], [a.name for a in attached(model) if a.enabled], other, label,
-    )  # fmt: skip
+        model=model,
+        text=_said(prompt),
+        site=sites,
+        tokens=ids,
+        words=text.words(model, ids),
+        layers=_labels(chosen),
+        top_ids=top_ids,
+        top_logprobs=top_logprobs,
+        entropy=entropy,
+        kl=kl,
+        residual=residual,
+        edits=[edit.label for edit in edits],
+        attached=[a.name for a in attached(model) if a.enabled],
+        other=other,
+        other_label=label,
+    )
 
 
 def _read_out(model: Model, rows: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
@@ -172,7 +191,11 @@ def _cell(model: Model, rows: Tensor, final: Tensor, k: int) -> tuple[Tensor, Te
 
 def _labels(sites: Sequence[Any]) -> list[str]:
     layers = [site.layer for site in sites]
-    return [str(layer) for layer in layers] if None not in layers and len(set(layers)) == len(layers) else [s.name for s in sites]
+    return (
+        [str(layer) for layer in layers]
+        if None not in layers and len(set(layers)) == len(layers)
+        else [s.name for s in sites]
+    )
 
 
 def _said(prompt: Any) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from innerview.errors import CaptureError
 from innerview.models.model import Model
@@ -14,7 +15,7 @@ def eager_attention(model: Model) -> Iterator[None]:
     Raises:
         CaptureError: The network cannot switch kernels.
     """
-    module = model.module
+    module: Any = model.module
     before = getattr(getattr(module, "config", None), "_attn_implementation", None)
     if before is None or not hasattr(module, "set_attn_implementation"):
         raise CaptureError(f"{model.name} has no attention kernels to switch, so its attention weights cannot be had")

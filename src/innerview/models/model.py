@@ -55,7 +55,9 @@ class Model:
 
     def __repr__(self) -> str:
         family = self.family.name if self.family else type(self.module).__name__
-        return f"Model({self.name!r}, {family}, {self.n_layers} layers, d_model {self.d_model}, {len(self.table)} sites)"
+        return (
+            f"Model({self.name!r}, {family}, {self.n_layers} layers, d_model {self.d_model}, {len(self.table)} sites)"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +84,9 @@ class Model:
         """
         found = self.expand(name)
         if len(found) != 1:
-            raise SiteError(f"{name!r} names {len(found)} sites of {self.name}; one is needed here, such as {found[-1].name!r}")
+            raise SiteError(
+                f"{name!r} names {len(found)} sites of {self.name}; one is needed here, such as {found[-1].name!r}"
+            )
         return found[0]
 
     def expand(self, name: str) -> list[Site]:
@@ -131,10 +135,10 @@ class Model:
     def _no_site(self, name: str, known: str) -> str:
         kind = self.family.name if self.family else type(self.module).__name__
         parts = known.split(".")
-        if parts[0] == "blocks" and len(parts) > 2 and parts[1].lstrip("-").isdigit() and self.n_layers:
-            if not 0 <= int(parts[1]) < self.n_layers:
-                last = self.n_layers - 1
-                return f"no layer {parts[1]} for site {name!r}: {self.name} has {self.n_layers}, blocks.0 to blocks.{last}"
+        is_layer = parts[0] == "blocks" and len(parts) > 2 and parts[1].lstrip("-").isdigit()
+        if is_layer and self.n_layers and not 0 <= int(parts[1]) < self.n_layers:
+            last = self.n_layers - 1
+            return f"no layer {parts[1]} for site {name!r}: {self.name} has {self.n_layers}, blocks.0 to blocks.{last}"
         names = list(self.table) or [f"module:{path}" for path, _ in self.module.named_modules() if path]
         near = get_close_matches(known, names, n=1, cutoff=0.0)
         nearest = f"; nearest is {near[0]!r}" if near else ""

@@ -59,6 +59,9 @@ def _locate(source: str) -> str:
         return str(bundled_folder(source))
     if Path(source).expanduser().is_dir():
         return str(Path(source).expanduser())
+    near = get_close_matches(source, bundled_names(), n=1, cutoff=0.8)
+    if near:
+        raise ModelError(f"no model {source!r}; did you mean {near[0]!r}? bundled are {', '.join(bundled_names())}")
     if not source or source.startswith((".", "/", "~")) or source.count("/") > 1 or " " in source:
         raise ModelError(f"no model {source!r}: there is no such folder; bundled are {', '.join(bundled_names())}")
     return source
@@ -68,13 +71,13 @@ def _load_module(source: str, folder: str, dtype: torch.dtype | None) -> nn.Modu
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with _quietly(source in bundled_names()):
-            module = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype or "auto", trust_remote_code=False)
+            module = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=dtype or "auto", trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError) as error:
-        near = get_close_matches(source, bundled_names(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"no model {source!r} could be opened: {reason} {hint}"
+            f"model {source!r} could not be opened: {reason}. "
             f"Bundled are {', '.join(bundled_names())}; else give a folder with config.json and weights, a hub id, or a module"
         ) from error
     # Half precision is emulated on a CPU: slow, and several kernels lack it.
@@ -102,24 +105,25 @@ def _load_tokenizer(folder: str) -> Any:
 
 
 def _from_module(module: nn.Module, tokenizer: Any, name: str) -> Model:
-    inner = getattr(module, "_orig_mod", module)
+    inner: Any = getattr(module, "_orig_mod", module)
     root = "_orig_mod." if inner is not module else ""
     config = getattr(inner, "config", None)
     family = FAMILIES.get(getattr(config, "model_type", "")) if isinstance(inner, PreTrainedModel) else None
-    common = dict(module=module, tokenizer=tokenizer, name=name or type(inner).__name__, lock=lock_of(module))
-    if family is None or not _fits(family, inner):
-        return Model(family=None, table={}, context=_context(config), **common)
+    name, lock = name or type(inner).__name__, lock_of(module)
+    if family is None or config is None or not _fits(family, inner):
+        return Model(module, tokenizer, name, None, {}, context=_context(config), lock=lock)
     sizes = _sizes(config)
-    prefix = root + _prefix(inner)
-    table = family_sites(family, prefix, root, module, sizes)
     return Model(
+        module=module,
+        tokenizer=tokenizer,
+        name=name,
         family=family,
-        table=table,
+        table=family_sites(family, root + _prefix(inner), root, module, sizes),
         n_layers=config.num_hidden_layers,
         d_model=sizes["d_model"],
         vocab=sizes["vocab"],
         context=_context(config),
-        **common,
+        lock=lock,
     )
 
 

@@ -22,7 +22,7 @@ class GumbelSampler:
             warpers.append(TopPLogitsWarper(top_p))
         self._warpers = LogitsProcessorList(warpers)
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
         """Scores whose largest entry is the draw, shape [rows, vocab]."""
         warped = self._warpers(input_ids, scores.float())
         noise = torch.empty(warped.shape).exponential_(generator=self._generator).log_().neg_()

@@ -59,7 +59,7 @@ def encode(model: Model, prompts: Any, *, pad_left: bool = False, room: int = 0)
     else:
         listed, is_single = _listed(prompts)
         rows = [_encode_one(model, prompt) for prompt in listed]
-    for row, _ in zip(rows, range(len(rows)), strict=True):
+    for row in rows:
         _check_row(model, row, room)
     return pad(rows, pad_id(model), is_single=is_single, pad_left=pad_left)
 
@@ -201,15 +201,19 @@ def _encode_one(model: Model, prompt: Any) -> list[int]:
     if _is_ids(prompt):
         return list(prompt)
     if model.tokenizer is None:
-        raise TextError(f"{model.name} has no tokenizer to read {str(prompt)[:40]!r}; give ids, or open_model(..., tokenizer=...)")
+        raise TextError(
+            f"{model.name} has no tokenizer to read {str(prompt)[:40]!r}; give ids, or open_model(..., tokenizer=...)"
+        )
     if _is_chat(prompt):
         if not model.has_chat:
             raise TextError(f"{model.name} has no chat template for {len(prompt)} messages; give plain text")
-        encoded = model.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+        encoded = model.tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
         return list(encoded["input_ids"])
     if not prompt.strip():
         raise TextError(f"the text is empty: {prompt!r}; give at least one word")
-    return list(model.tokenizer(prompt)["input_ids"])
+    return list(model.tokenizer(prompt, verbose=False)["input_ids"])
 
 
 def _check_row(model: Model, row: list[int], room: int) -> None:
@@ -220,5 +224,9 @@ def _check_row(model: Model, row: list[int], room: int) -> None:
         raise TextError(f"no token {bad}: {model.name} knows ids 0 to {model.vocab - 1}")
     if model.context is not None and len(row) + room > model.context:
         asked = f"{len(row)} tokens" + (f" and {room} to come" if room else "")
-        ways = "shorten it" + (f", or ask for at most {model.context - len(row)} new tokens" if len(row) < model.context else "")
-        raise TextError(f"the text is longer than the context: {asked}, where {model.name} takes {model.context}; {ways}")
+        ways = "shorten it" + (
+            f", or ask for at most {model.context - len(row)} new tokens" if len(row) < model.context else ""
+        )
+        raise TextError(
+            f"the text is longer than the context: {asked}, where {model.name} takes {model.context}; {ways}"
+        )
