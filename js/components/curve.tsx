@@ -1,4 +1,4 @@
-import { shortName } from "./grid";
+import { layerName, shortName } from "./grid";
 
 interface Props {
   /** Rank at each layer, 0 being the top; null where only "beyond `beyond`" is known. */
@@ -37,7 +37,7 @@ export function RankCurve({ ranks, beyond, layers, at, label }: Props) {
       <path class="iv-line" d={line} />
       {ranks.map((rank, i) => (
         <circle key={i} class={rank === null ? "iv-dot-open" : "iv-dot"} cx={x(i)} cy={y(known[i]!)} r={i === at ? 4 : 2}>
-          <title>{`${layers[i]}: ${rank === null ? `beyond rank ${beyond}` : `rank ${rank + 1}`}`}</title>
+          <title>{`${layerName(layers[i]!)}: ${rank === null ? `beyond rank ${beyond}` : `rank ${rank + 1}`}`}</title>
         </circle>
       ))}
       <text x={LEFT} y={HEIGHT - 4}>

@@ -45,7 +45,7 @@ export function EditRow({ edit, direction, limit, step, fixed, isSaved, onChange
             value={edit.coefficient}
             disabled={fixed !== "" || !edit.on}
             title={fixed}
-            aria-label={`${direction.name}, in natural steps`}
+            aria-label={`${direction.name}, in ${direction.unit === "step" ? "natural steps" : "raw units"}`}
             aria-valuetext={told}
             style={fill}
             onInput={(event) => onChange({ ...edit, coefficient: Number(event.currentTarget.value) })}
@@ -80,9 +80,16 @@ function How({ edit, direction, onChange, onDrop }: Pick<Props, "edit" | "direct
         label="operation"
         value={edit.op}
         options={{ add: "add", out: "take out" }}
-        onPick={(op) => onChange({ ...edit, op, layers: op === "out" ? "all" : "site" })}
+        onPick={(op) => onChange({ ...edit, op, layers: op === "out" && direction.layered ? "all" : "site" })}
       />
-      <Pick label="layers" value={edit.layers} options={{ site: direction.site, all: "all layers" }} onPick={(layers) => onChange({ ...edit, layers })} />
+      {direction.layered && (
+        <Pick
+          label="layers"
+          value={edit.layers}
+          options={{ site: direction.site, all: "all layers" }}
+          onPick={(layers) => onChange({ ...edit, layers })}
+        />
+      )}
       <Pick
         label="scope"
         value={edit.scope}

@@ -37,7 +37,10 @@ const HEAD = 52;
 const SPARE = 2;
 const BAR = 18;
 
+/** The number of a layer, where its site has one. */
 export const shortName = (site: string): string => site.match(/\.(\d+)\./)?.[1] ?? site;
+
+export const layerName = (label: string): string => (/^\d+$/.test(label) ? `layer ${label}` : label);
 
 /** Layers × tokens, the last layer on top; only the columns in sight are in the document. */
 export function Grid(props: Props) {
@@ -132,7 +135,7 @@ export function Grid(props: Props) {
           const layer = layers.length - 1 - i;
           return (
             <div class="iv-grid-row" role="row" aria-rowindex={i + 2} key={layer}>
-              <span class="iv-grid-name" role="rowheader" title={layers[layer]}>
+              <span class="iv-grid-name" role="rowheader" title={layerName(layers[layer]!)}>
                 {shortName(layers[layer]!)}
               </span>
               <span style={pad} />

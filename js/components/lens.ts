@@ -17,6 +17,8 @@ export interface LensWire {
   final_rank: Packed;
   word_ids: Packed;
   word_texts: string[];
+  /** Probability of this lens's own top words, less what the first lens gives them; null where the two do not line up. */
+  gain: Packed | null;
   edits: string[];
   attached: string[];
 }
@@ -37,6 +39,7 @@ export class LensTable {
   private readonly entropies: Tensor;
   private readonly kls: Tensor;
   private readonly ranks: Tensor;
+  private readonly gains: Tensor;
   private readonly texts = new Map<number, string>();
   private readonly most: { entropy: number; kl: number };
 
@@ -48,6 +51,7 @@ export class LensTable {
     this.entropies = unpack(wire.entropy);
     this.kls = unpack(wire.kl);
     this.ranks = unpack(wire.final_rank);
+    this.gains = unpack(wire.gain);
     this.k = this.ids.shape[2] ?? 0;
     this.learn(unpack(wire.word_ids), wire.word_texts);
     this.deepest = largest(this.ranks, 99);
@@ -106,13 +110,13 @@ export class LensTable {
     });
   }
 
-  /** What this lens gives its own word less what the other gives it; `exact` is false beyond the other's saved words. */
-  difference(other: LensTable, at: At): { top: Top; delta: number; exact: boolean } {
-    const top = this.top(at);
-    const theirs = other.tops(at);
-    const found = theirs.find((word) => word.id === top.id);
-    const bound = theirs[theirs.length - 1]?.p ?? 1;
-    return { top, delta: top.p - (found ? found.p : bound), exact: found !== undefined };
+  get hasGain(): boolean {
+    return this.gains.data.length > 0;
+  }
+
+  /** What this lens gives its own top word, less what the first lens gives that word. */
+  gain(at: At): number {
+    return this.gains.data[this.index(at)]!;
   }
 
   private index({ layer, pos }: At): number {

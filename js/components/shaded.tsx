@@ -51,7 +51,7 @@ export function Shaded({ label, words, values, most, theme, unit, soft = 0, onLo
         return (
           <span
             key={i}
-            class={i < soft && !known ? "iv-shaded iv-prompt-part" : "iv-shaded"}
+            class={["iv-shaded", i < soft && !known ? "iv-prompt-part" : "", i === soft && soft > 0 ? "iv-written" : ""].filter(Boolean).join(" ")}
             role="option"
             aria-selected={i === focus}
             aria-label={`${visible(word)} ${known ? `${digits(value, true)} ${unit}` : ""}`}

@@ -7,9 +7,13 @@ export interface DirectionInfo {
   name: string;
   site: string;
   scale: number;
+  /** What a slider counts: natural steps, or raw units where no step is known. */
+  unit: "step" | "raw";
   scale_kind: string;
   scale_n: number;
   residual_norm: number | null;
+  /** Whether other layers have the same site. */
+  layered: boolean;
 }
 
 export interface Setup {
@@ -86,7 +90,7 @@ export function units(edit: EditForm, direction: DirectionInfo): string {
   if (edit.op === "out") return "taken out";
   const raw = edit.coefficient * direction.scale;
   const norm = direction.residual_norm;
-  return [`${steps(edit.coefficient)} steps`, `${digits(raw)} raw`, ...(norm ? [`${digits(Math.abs(raw) / norm)} |resid|`] : [])].join(" · ");
+  return [...(direction.unit === "step" ? [`${steps(edit.coefficient)} steps`] : []), `${digits(raw)} raw`, ...(norm ? [`${digits(Math.abs(raw) / norm)} |resid|`] : [])].join(" · ");
 }
 
 export function where(edit: EditForm, direction: DirectionInfo): string {

@@ -2,7 +2,7 @@ import { useComputed, useSignal, useSignalEffect, type Signal } from "@preact/si
 import { diverging, sequential, type Theme } from "../components/colour";
 import { RankCurve } from "../components/curve";
 import { Choice, Frame, Verb, type Status } from "../components/frame";
-import { Grid, type At, type Cell, type Strip } from "../components/grid";
+import { Grid, layerName, type At, type Cell, type Strip } from "../components/grid";
 import { LensTable, type LensWire } from "../components/lens";
 import { Look } from "../components/look";
 import { mount, type Scene } from "../components/mount";
@@ -40,12 +40,11 @@ function LogitLens({ sync, theme }: Scene) {
   }
   const second = other.value;
   const show = second ? showing.value : "this";
-  const sameLength = second?.words.length === main.words.length && second?.layers.length === main.layers.length;
   const pin = (at: At) => {
     const same = pinned.value?.[0] === at.layer && pinned.value[1] === at.pos;
     sync.put("pinned", same ? null : [at.layer, at.pos]);
   };
-  const grid = (which: "this" | "other", compareWith: LensTable | null) => {
+  const grid = (which: "this" | "other", isDifference: boolean) => {
     const shown = which === "this" ? main : second!;
     return (
       <Grid
@@ -53,7 +52,7 @@ function LogitLens({ sync, theme }: Scene) {
         name={`${HEADING}: ${shown.wire.label}`}
         words={shown.words}
         layers={shown.layers}
-        cell={(at) => (compareWith ? differenceCell(shown, compareWith, at, theme.value) : plainCell(shown, at, shading.value, theme.value))}
+        cell={(at) => (isDifference ? differenceCell(shown, at, theme.value) : plainCell(shown, at, shading.value, theme.value))}
         pinned={pinned.value && { layer: pinned.value[0], pos: pinned.value[1] }}
         strips={strips(shown)}
         onLook={(at) => (look.value = at && { at, which })}
@@ -85,14 +84,14 @@ function LogitLens({ sync, theme }: Scene) {
               label="what is shown"
               value={show}
               options={[
-                { value: "this", label: main.wire.label },
-                { value: "other", label: second.wire.label },
+                { value: "this", label: short(main.wire.label, "first"), why: main.wire.label },
+                { value: "other", label: short(second.wire.label, "second"), why: second.wire.label },
                 { value: "both", label: "both" },
                 {
                   value: "difference",
                   label: "difference",
-                  disabled: !sameLength,
-                  why: sameLength ? "" : `the texts have ${main.words.length} and ${second.words.length} tokens`,
+                  disabled: !second.hasGain,
+                  why: second.hasGain ? "" : `the texts have ${main.words.length} and ${second.words.length} tokens`,
                 },
               ]}
               onPick={(value) => sync.put("show", value)}
@@ -115,13 +114,13 @@ function LogitLens({ sync, theme }: Scene) {
           {show !== "other" && show !== "difference" && (
             <>
               {label(main)}
-              {grid("this", null)}
+              {grid("this", false)}
             </>
           )}
           {(show === "other" || show === "both") && (
             <>
               {label(second!)}
-              {grid("other", null)}
+              {grid("other", false)}
             </>
           )}
           {show === "difference" && (
@@ -129,7 +128,7 @@ function LogitLens({ sync, theme }: Scene) {
               <div class="iv-lens-label">
                 {second!.wire.label} less {main.wire.label}: the top word, and what its probability gained
               </div>
-              {grid("other", main)}
+              {grid("other", true)}
             </>
           )}
         </div>
@@ -139,6 +138,8 @@ function LogitLens({ sync, theme }: Scene) {
   );
 }
 
+const short = (label: string, otherwise: string) => (label.length <= 16 ? label : otherwise);
+
 function plainCell(table: LensTable, at: At, shading: Shading, theme: Theme): Cell {
   const top = table.top(at);
   const rank = table.finalRank(at);
@@ -147,22 +148,23 @@ function plainCell(table: LensTable, at: At, shading: Shading, theme: Theme): Ce
   return {
     text: top.text,
     shade: sequential(share, theme),
-    label: `${table.layers[at.layer]}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${number}`,
+    label: `${layerName(table.layers[at.layer]!)}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${number}`,
   };
 }
 
-function differenceCell(table: LensTable, other: LensTable, at: At, theme: Theme): Cell {
-  const { top, delta, exact } = table.difference(other, at);
+function differenceCell(table: LensTable, at: At, theme: Theme): Cell {
+  const top = table.top(at);
+  const gain = table.gain(at);
   return {
     text: top.text,
-    shade: diverging(delta, theme),
-    label: `${table.layers[at.layer]}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${exact ? "" : "at least "}${digits(delta * 100, true)} points`,
+    shade: diverging(gain, theme),
+    label: `${layerName(table.layers[at.layer]!)}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${digits(gain * 100, true)} points`,
   };
 }
 
 function strips(table: LensTable): Strip[] {
   const list = (which: "entropy" | "kl", pos: number) =>
-    table.layers.map((name, layer) => `${name}: ${digits(table[which]({ layer, pos }))} nat`).join("\n");
+    table.layers.map((name, layer) => `${layerName(name)}: ${digits(table[which]({ layer, pos }))} nat`).join("\n");
   return [
     { label: "entropy", bars: (pos) => table.heights("entropy", pos), title: (pos) => `entropy, lowest layer first\n${list("entropy", pos)}` },
     { label: "KL", bars: (pos) => table.heights("kl", pos), title: (pos) => `KL from the last layer, lowest layer first\n${list("kl", pos)}` },
@@ -188,8 +190,8 @@ function Foot(props: { table: LensTable; second: LensTable | null; show: Showing
       <span>{shaded}</span>
       {penultimate >= 0 && (
         <span>
-          lens bias (median KL to the last layer): {middle(penultimate)} nat at {table.layers[penultimate]}
-          {penultimate > 0 && `, ${middle(0)} at ${table.layers[0]}`}
+          lens bias (median KL to the last layer): {middle(penultimate)} nat at {layerName(table.layers[penultimate]!)}
+          {penultimate > 0 && `, ${middle(0)} at ${layerName(table.layers[0]!)}`}
         </span>
       )}
       <span>{table.words.length} tokens</span>
@@ -282,7 +284,7 @@ function Side({ sync, table, other, look, pinned }: SideProps) {
   const text = visible(shown.text(word));
   return (
     <Look
-      layer={shown.layers[at.layer]!}
+      layer={layerName(shown.layers[at.layer]!)}
       pos={at.pos}
       word={shown.words[at.pos]!}
       isPinned={pin?.layer === at.layer && pin.pos === at.pos}

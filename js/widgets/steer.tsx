@@ -52,9 +52,9 @@ function Steer({ sync, theme }: Scene) {
     moved.value = true;
     sync.put("edits", page ? alone(edits.value, i, edit) : edits.value.map((old, j) => (j === i ? edit : old)));
   };
-  const act = (kind: string, then: (ok: any) => void = () => {}, patienceMs?: number) => {
+  const act = (kind: string, then: (ok: any) => void = () => {}, fields: Record<string, unknown> = {}) => {
     told.value = { state: "ready", message: "" };
-    sync.ask(kind, {}, patienceMs).then(
+    sync.ask(kind, fields).then(
       ({ ok }) => then(ok),
       (error: Error) => (told.value = { state: "error", message: error.message }),
     );
@@ -102,7 +102,7 @@ function Steer({ sync, theme }: Scene) {
         <>
           <Verb label="run" why={why ?? "write both columns anew (Ctrl+Enter in the prompt)"} disabled={page} onAct={() => act("run")} />
           <Verb label="stop" why={why ?? "stop writing, keep the text"} disabled={page || !running} onAct={() => act("stop")} />
-          <Verb label="dose" why={why ?? "measure effect and cost at nine strengths"} disabled={page || setup.directions.length === 0} onAct={() => act("dose")} />
+          <Verb label="dose" why={why ?? "measure effect and cost at nine strengths"} disabled={page || setup.directions.length === 0} onAct={() => act("dose", undefined, { edit: current.value })} />
           <Verb label="copy as code" why={why} disabled={page} onAct={copy} />
           <Verb
             label="save recipe"
@@ -349,7 +349,9 @@ function Foot({ setup, columns, chosen, dose }: { setup: Setup; columns: Columns
     <>
       {direction && (
         <span>
-          1 step of {direction.name} = {digits(direction.scale)} raw ({direction.scale_kind}, n = {direction.scale_n})
+          {direction.unit === "step"
+            ? `1 step of ${direction.name} = ${digits(direction.scale)} raw (${direction.scale_kind}, n = ${direction.scale_n})`
+            : `${direction.name} has no natural step: raw units`}
         </span>
       )}
       <span>greedy, {setup.max_new_tokens} tokens</span>

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 import traitlets
 
 from innerview.errors import WidgetError
@@ -45,8 +46,8 @@ class LogitLens(Widget):
         self._lens, self._other = lens, lens.other
         self._comparison = 0
         super().__init__(
-            lens=_traits(lens, "this text" if lens.other_label else lens.text),
-            other=None if lens.other is None else _traits(lens.other, lens.other_label),
+            lens=_traits(lens, "unedited" if lens.other_label == "edited" else lens.text),
+            other=None if lens.other is None else _traits(lens.other, lens.other_label, lens),
             show="this" if lens.other is None else "both",
         )
 
@@ -101,7 +102,7 @@ class LogitLens(Widget):
             if turn != self._comparison:
                 return
             self._other = lens
-            self.push(lens=_traits(self._lens, self._lens.text), other=_traits(lens, lens.text), show="both")
+            self.push(lens=_traits(self._lens, self._lens.text), other=_traits(lens, lens.text, self._lens), show="both")
             self.tell("ready")
 
         self.work(lambda: logit_lens(model, second, k=self._lens.top_ids.shape[2], sites=self._lens.site), done)
@@ -174,7 +175,18 @@ def _final_ranks(lens: Lens) -> np.ndarray:
     return ranks
 
 
-def _traits(lens: Lens, label: str) -> dict[str, Any]:
+def _gain(first: Lens, second: Lens) -> dict[str, Any] | None:
+    """What the second lens gives its own top words, less what the first gives them, [layer, pos]; None where they do not line up."""
+    if first.top_ids.shape[:2] != second.top_ids.shape[:2]:
+        return None
+    before = [
+        torch.log_softmax(first.logits(layer).float(), dim=-1).exp().gather(1, second.top_ids[layer, :, :1].to(first.residual.device))[:, 0]
+        for layer in range(len(first.layers))
+    ]
+    return wire.pack(second.top_logprobs[:, :, 0].exp() - torch.stack(before).cpu(), "float32")
+
+
+def _traits(lens: Lens, label: str, first: Lens | None = None) -> dict[str, Any]:
     """A lens as the browser gets it, with fewer than k words a cell when all would be too many bytes."""
     layers, tokens, most = lens.top_ids.shape
     k = max(1, min(most, TRAIT_BYTES // (layers * tokens * 8)))
@@ -194,6 +206,7 @@ def _traits(lens: Lens, label: str) -> dict[str, Any]:
         "final_rank": wire.pack(_final_ranks(lens), "int32"),
         "word_ids": wire.pack(unique, "int32"),
         "word_texts": _texts(lens, unique),
+        "gain": None if first is None else _gain(first, lens),
         "edits": list(lens.edits),
         "attached": list(lens.attached),
     }

@@ -57,13 +57,13 @@ class TokenStrip(Widget):
     @classmethod
     def from_result(cls, result: Any) -> "TokenStrip":
         """The widget that shows a projection, its texts one after another."""
-        values, words = np.asarray(result.values), []
-        picked = []
-        for row, said in zip(values, result.words, strict=True):
-            words += said
-            picked.append(row[: len(said)])
-        name = getattr(getattr(result, "direction", None), "name", "projection")
-        return cls(words, np.concatenate(picked), [name], unit="steps", what=name)
+        words = [word for row in result.words for word in row]
+        ids = [token for row in result.tokens for token in row]
+        values = np.concatenate([row[: len(said)].numpy() for row, said in zip(result.values, result.words, strict=True)])
+        # Special tokens are outliers of the residual stream: their projection says nothing of the text.
+        values[[special for row in result.special for special in row]] = np.nan
+        name = result.direction.name
+        return cls(words, values, [name], ids=ids, unit="steps", what=f"{name} · {result.direction.site}")
 
     def check_series(self, value: Any) -> int:
         return whole(value, 0, len(self.labels) - 1)
@@ -71,13 +71,17 @@ class TokenStrip(Widget):
     def html_table(self) -> str:
         head = ["token", *self.labels]
         rows = [
-            [wire.visible(word), *(f"{series[i]:+.3g}" for series in self._rows)] for i, word in enumerate(self.words[:TABLE_TOKENS])
+            [wire.visible(word), *(_said(series[i]) for series in self._rows)] for i, word in enumerate(self.words[:TABLE_TOKENS])
         ]
         return wire.html_table(head, rows, f"{self.about['what']} · {len(self.words)} tokens")
 
     def plain_text(self) -> str:
-        said = " ".join(f"{wire.visible(word)} {value:+.2f}" for word, value in zip(self.words, self._rows[0], strict=True))
+        said = " ".join(f"{wire.visible(word)} {_said(value)}" for word, value in zip(self.words, self._rows[0], strict=True))
         return f"{self.labels[0]}: {said}"
+
+
+def _said(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:+.3g}"
 
 
 def _rows(values: Any, length: int) -> np.ndarray:

@@ -1,0 +1,332 @@
+"""`Steer`: a prompt, a slider a direction, and two columns: what the network writes, and what it writes when edited."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tqdm
+import traitlets
+
+from innerview.attachments import attached
+from innerview.direction import Direction
+from innerview.edits import Edit, checked
+from innerview.errors import WidgetError
+from innerview.generation import Generation, generate
+from innerview.models.model import Model
+from innerview.recipes import Recipe
+from innerview.widgets import dose as doses
+from innerview.widgets import wire
+from innerview.widgets.base import Widget, text, whole
+from innerview.widgets.column import Column
+from innerview.widgets.edit_form import LIMIT, EditForm, checked_directions, clamp_index, every_layer, form_of, unit_of
+
+TEXT_LIMIT = 50_000
+MOST_EDITS = 16
+STILL_S = 0.06
+
+Prompt = str | Sequence[Mapping[str, str]]
+
+
+class Steer(Widget):
+    """Steering, side by side with the plain text.
+
+    Args:
+        model: The network.
+        directions: What to steer by; each has a name of its own.
+        prompt: A text, or a chat whose last message is the user's.
+        max_new_tokens: Tokens that each column writes.
+        edits: Edits to begin with; one `Add` of nothing for each direction when None.
+        recipe_path: Folder that "save recipe" writes to; without it, there is nothing to save to.
+        limit: The sliders' ends, in natural steps.
+    """
+
+    bundle: ClassVar[str] = "steer"
+    heading: ClassVar[str] = "Steer"
+    verbs: ClassVar[tuple[str, ...]] = ("run", "stop", "dose", "code", "save")
+    writable: ClassVar[dict[str, str]] = {"prompt": "check_prompt", "edits": "check_edits", "shade": "check_shade"}
+
+    setup = traitlets.Dict().tag(sync=True)
+    prompt = traitlets.Dict().tag(sync=True, echo_update=False)
+    edits = traitlets.List().tag(sync=True, echo_update=False)
+    columns = traitlets.Dict().tag(sync=True)
+    dose = traitlets.List().tag(sync=True)
+    shade = traitlets.Int(-1).tag(sync=True, echo_update=False)
+
+    def __init__(
+        self, model: Model, directions: Sequence[Direction] = (), prompt: Prompt = "", *, max_new_tokens: int = 40,
+        edits: Sequence[Edit] | None = None, recipe_path: str | Path | None = None, limit: float = LIMIT,
+    ) -> None:  # fmt: skip
+        if not isinstance(model, Model):
+            raise WidgetError(f"Steer takes a Model, not {type(model).__name__}; open one with iv.open_model")
+        known = [*directions] if not isinstance(directions, Direction) else [directions]
+        checked_directions(model, known)
+        forms = [EditForm(i) for i in range(len(known))] if edits is None else [form_of(e, known) for e in checked(edits)]
+        self._model, self._directions = model, checked_directions(model, known)
+        self._limit = max([float(limit), *(abs(form.coefficient) for form in forms)])
+        self._max_new_tokens = max_new_tokens
+        self._recipe_path = None if recipe_path is None else Path(recipe_path)
+        self._lock = threading.Lock()
+        self._still: threading.Timer | None = None
+        self._by_slider = False
+        self._columns = {name: Column(model, self._directions) for name in ("plain", "edited")}
+        said = _said(model, prompt)
+        super().__init__(
+            setup=self._setup(), prompt=said, edits=[form.to_dict() for form in forms], columns=self._seen(),
+            dose=[None] * len(self._directions), shade=0 if self._directions else -1,
+        )  # fmt: skip
+        self.observe(lambda _: self._edits_changed(), "edits")
+        if said["text"].strip():
+            self._write("plain", "edited")
+
+    # What Python asks.
+
+    @property
+    def forms(self) -> list[EditForm]:
+        """The rows as they stand."""
+        return [EditForm(**form) for form in self.edits]
+
+    def active_edits(self) -> list[Edit]:
+        """The edits that the edited column takes."""
+        return [form.edit(self._directions) for form in self.forms if form.is_active]
+
+    def text(self, column: str = "edited") -> str:
+        """What a column has written so far; `plain` or `edited`."""
+        return self._columns[column].text
+
+    def wait(self, timeout_s: float = 60.0) -> "Steer":
+        """Wait until both columns are written; returns the widget.
+
+        Raises:
+            WidgetError: They are not, after `timeout_s`.
+        """
+        for column in self._columns.values():
+            if column.run is not None and not column.run.wait(timeout_s):
+                raise WidgetError(f"the columns are not written after {timeout_s:g} s; wait(timeout_s=...) longer, or stop()")
+        self._send_columns()
+        self._writer.wait()
+        return self
+
+    def stop(self) -> None:
+        """Stop writing; the text is kept."""
+        self._cancel_still()
+        for column in self._columns.values():
+            if column.run is not None:
+                column.run.cancel()
+
+    def compute_dose(self, direction: int | None = None) -> "Steer":
+        """Measure effect and cost of a direction, or of each that has an edit, and keep the texts at its strengths; returns the widget.
+
+        The texts and numbers are saved with the notebook, so that a page without a kernel can move the sliders.
+        """
+        self._cancel_still()
+        rows = {form.direction: form for form in reversed(self.forms)}
+        chosen = [form for index, form in rows.items() if direction in (None, index)]
+        total = sum(len(doses.strengths_of(form, self._limit)) for form in chosen)
+        with tqdm.tqdm(total=total, desc="dose", unit="strength", leave=False) as bar:
+            for form in chosen:
+                self._keep_dose(form, self._measured(form, lambda: bar.update(1)))
+        return self.wait()
+
+    def code(self) -> str:
+        """Python that gives the same edited text in a fresh notebook."""
+        lines = "".join(f"    {edit.to_code()},\n" for edit in self.active_edits())  # type: ignore[attr-defined]
+        return (
+            f"import innerview as iv\n\nmodel = iv.open_model({self._model.name!r})\nprompt = {self._prompt()!r}\nedits = [\n{lines}]\n"
+            f"run = iv.generate(model, prompt, edits=edits, max_new_tokens={self._max_new_tokens}, hermetic=True)\nprint(run.text)\n"
+        )
+
+    def save_recipe(self) -> Path:
+        """Write the edits to the folder given as `recipe_path`; returns it.
+
+        Raises:
+            WidgetError: No folder was given.
+        """
+        if self._recipe_path is None:
+            raise WidgetError("there is no folder to save the recipe in; give one with iv.Steer(..., recipe_path='my recipe')")
+        return Recipe(tuple(self.active_edits()), self._model.name).save(self._recipe_path)
+
+    # What the browser asks.
+
+    def do_run(self, _: dict[str, Any]) -> None:
+        self._by_slider = False
+        self._write("plain", "edited")
+
+    def do_stop(self, _: dict[str, Any]) -> None:
+        self.stop()
+
+    def do_dose(self, message: dict[str, Any]) -> None:
+        forms = self.forms
+        if not forms:
+            raise WidgetError("there is no edit to measure; add one first")
+        form = forms[whole(message.get("edit", 0), 0, len(forms) - 1)]
+        strengths, done = len(doses.strengths_of(form, self._limit)), 0
+        self.tell("loading", f"measuring {strengths} strengths…")
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            self.tell("loading", f"measured {done} of {strengths} strengths…")
+
+        def finish(measured: dict[str, Any]) -> None:
+            self._keep_dose(form, measured)
+            self.tell("ready")
+
+        self.work(lambda: self._measured(form, tick), finish)
+
+    def do_code(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"code": self.code()}
+
+    def do_save(self, _: dict[str, Any]) -> Any:
+        return lambda: {"path": str(self.save_recipe())}
+
+    def check_prompt(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or not isinstance(value.get("chat"), bool):
+            raise WidgetError(f"a prompt has the fields chat, text and before; received {str(value)[:40]}")
+        # Earlier messages are Python's to set.
+        before = self.prompt["before"]
+        return {"chat": value["chat"] and self._model.has_chat, "text": text(value.get("text"), TEXT_LIMIT), "before": before}
+
+    def check_edits(self, value: Any) -> list[dict[str, Any]]:
+        if not isinstance(value, list) or len(value) > MOST_EDITS:
+            raise WidgetError(f"edits are a list of at most {MOST_EDITS}, not {str(value)[:40]}")
+        return [EditForm.checked(form, len(self._directions), self._limit).to_dict() for form in value]
+
+    def check_shade(self, value: Any) -> int:
+        return clamp_index(value, len(self._directions))
+
+    # What is shown where no JavaScript runs.
+
+    def html_table(self) -> str:
+        said = ", ".join(edit.label for edit in self.active_edits()) or "no edit"
+        rows = [["prompt", self.prompt["text"]], ["plain", self.text("plain")], [f"edited: {said}", self.text("edited")]]
+        return wire.html_table(["", "text"], rows, f"Steer · {self._model.name}")
+
+    def plain_text(self) -> str:
+        return f"Steer of {self._model.name} on {self.prompt['text']!r}\nplain:  {self.text('plain')!r}\nedited: {self.text('edited')!r}"
+
+    def page_title(self) -> str:
+        return f"Steer · {self._model.name}"
+
+    # How it runs.
+
+    def _setup(self) -> dict[str, Any]:
+        known = [
+            {
+                "name": d.name, "site": d.site, "scale": d.scale or 1.0, "unit": unit_of(d), "scale_kind": d.scale_kind, "scale_n": d.scale_n,
+                "residual_norm": d.residual_norm, "layered": every_layer(d.site) != d.site,
+            }
+            for d in self._directions
+        ]  # fmt: skip
+        recipe = None if self._recipe_path is None else self._recipe_path.name
+        return {
+            "model": self._model.name, "has_chat": self._model.has_chat, "max_new_tokens": self._max_new_tokens,
+            "limit": self._limit, "directions": known, "recipe": recipe,
+        }  # fmt: skip
+
+    def _prompt(self) -> Any:
+        said = self.prompt
+        return [*said["before"], {"role": "user", "content": said["text"]}] if said["chat"] else said["text"]
+
+    def _edits_changed(self) -> None:
+        """A slider moved: what you started goes on with the new edits; what a slider started begins anew once it is still."""
+        edited = self._columns["edited"]
+        if edited.is_writing and not self._by_slider:
+            assert edited.run is not None
+            edited.run.update(self.active_edits())
+            edited.is_mixed = True
+            return
+        self._cancel_still()
+        with self._lock:
+            self._still = threading.Timer(STILL_S, self._restart)
+            self._still.daemon = True
+            self._still.start()
+
+    def _restart(self) -> None:
+        self._by_slider = True
+        is_stale = self._columns["plain"].prompt != self.prompt
+        try:
+            self._write(*(("plain", "edited") if is_stale else ("edited",)))
+        except Exception as error:
+            self.tell("error", str(error))
+
+    def _cancel_still(self) -> None:
+        with self._lock:
+            still, self._still = self._still, None
+        if still is not None:
+            still.cancel()
+
+    def _write(self, *names: str) -> None:
+        """Start columns anew; returns at once."""
+        self._cancel_still()
+        for name in names:
+            old = self._columns[name].run
+            if old is not None:
+                old.cancel()
+            column = self._begun(self.active_edits() if name == "edited" else [])
+            self._columns[name] = column
+            assert column.run is not None
+            self.work(column.run.wait, lambda _: self._send_columns())
+        if self.status["state"] == "error":
+            self.tell("ready")
+        self._send_columns()
+
+    def _begun(self, edits: list[Edit]) -> Column:
+        column = Column(self._model, self._directions, dict(self.prompt))
+        column.run = self._generate(edits, lambda _: self._send_columns())
+        return column
+
+    def _generate(self, edits: list[Edit], on_token: Any = None) -> Generation:
+        return generate(
+            self._model, self._prompt(), edits=edits, max_new_tokens=self._max_new_tokens, readings=self._directions,
+            on_token=on_token, hermetic=True,
+        )  # fmt: skip
+
+    def _send_columns(self) -> None:
+        self._writer.put("columns", lambda: self._set("columns", self._seen()))
+
+    def _seen(self) -> dict[str, Any]:
+        names = [a.name for a in attached(self._model) if a.enabled]
+        return {name: column.to_dict() for name, column in self._columns.items()} | {"attached": names}
+
+    def _measured(self, form: EditForm, tick: Any) -> dict[str, Any]:
+        """A dose as the wire carries it: the response, and the text at each strength. Runs in a worker."""
+        prompt = dict(self.prompt)
+        plain = self._generate([])
+        plain.wait()
+        response = doses.measure(
+            self._model, form, self._directions, plain.prompt_tokens[0], plain.tokens_so_far[0], self._limit, lambda: None
+        )
+        texts = []
+        for strength in response.strengths:
+            moved = doses.at_strength(form, strength)
+            column = Column(self._model, self._directions, prompt)
+            column.run = self._generate([moved.edit(self._directions)] if moved.is_active else [])
+            column.run.wait()
+            texts.append(column.to_dict())
+            tick()
+        numbers = ("strengths", "effect", "cost", "random_effect", "random_cost")
+        packed = {name: wire.pack(getattr(response, name), "float32") for name in numbers}
+        return {"prompt": prompt, "edit": form.to_dict(), "words": response.words, "texts": texts, **packed}
+
+    def _keep_dose(self, form: EditForm, measured: dict[str, Any]) -> None:
+        with self._lock:
+            kept = list(self.dose)
+            kept[form.direction] = measured
+            self._set("dose", kept)
+
+
+def _said(model: Model, prompt: Prompt) -> dict[str, Any]:
+    """A prompt as the widget holds it.
+
+    Raises:
+        WidgetError: It is neither a text nor a chat that ends with the user.
+    """
+    if isinstance(prompt, str):
+        return {"chat": False, "text": prompt, "before": []}
+    messages = [dict(message) for message in prompt if isinstance(message, Mapping)]
+    if not messages or len(messages) != len(prompt) or messages[-1].get("role") != "user":
+        raise WidgetError(f"a prompt is a text, or a chat whose last message is the user's, not {str(prompt)[:80]!r}")
+    if not model.has_chat:
+        raise WidgetError(f"{model.name} has no chat template for {len(messages)} messages; give plain text")
+    return {"chat": True, "text": str(messages[-1].get("content", "")), "before": messages[:-1]}
