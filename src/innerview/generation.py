@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from innerview.direction import Direction
-from innerview.edits import Edit, fit
+from innerview.edits import Edit
 from innerview.errors import EditError, GenerationError
 from innerview.hooks import Board, BoardRun, board_of
 from innerview.models import text
 from innerview.models.model import Model
 from innerview.models.sampling import GumbelSampler
-from innerview.models.site import Site
 from innerview.models.writing import generation_config
 from innerview.opened import opened
+from innerview.readings import Recorder
 from innerview.runs import EMPTY, Plan, Rows, check_positions, current
 
 CacheKind = Literal["dynamic", "static", "none"]
@@ -25,36 +25,6 @@ CACHES = ("dynamic", "static", "none")
 
 class _Cancelled(Exception):
     """The run was asked to stop; the token under way is finished."""
-
-
-class _Recorder:
-    """Projections onto directions of each token fed so far, row by row."""
-
-    def __init__(self, model: Model, directions: Sequence[Direction]) -> None:
-        self.values: dict[str, list[list[float]]] = {d.name: [] for d in directions}
-        self._directions = directions
-        self._sites = {d.name: model.site(d.site) for d in directions}
-        self.run: BoardRun | None = None
-
-    def taps(self) -> dict[Any, list[Any]]:
-        """Taps by point."""
-        found: dict[Any, list[Any]] = {}
-        for direction in self._directions:
-            site = self._sites[direction.name]
-            found.setdefault(site.point, []).append((site, self._tap(direction)))
-        return found
-
-    def _tap(self, direction: Direction) -> Callable[[Site, Tensor], None]:
-        def record(site: Site, value: Tensor) -> None:
-            assert self.run is not None and self.run.forward is not None
-            amounts = direction.project(value if fit(direction.vector, value).ndim == 1 else value.flatten(-2))
-            real, kept = self.run.forward.real, self.values[direction.name]
-            starts_over = self.run.forward.col0 == 0
-            rows = [row if real is None else row[real[i]] for i, row in enumerate(amounts)]
-            fresh = [row.tolist() for row in rows]
-            self.values[direction.name] = fresh if starts_over else [a + b for a, b in zip(kept, fresh, strict=True)]
-
-        return record
 
 
 class _WritingRun(BoardRun):
@@ -112,7 +82,7 @@ class Generation:
         self._cancel = threading.Event()
         self._finished = threading.Event()
         self._error: BaseException | None = None
-        self._recorder = _Recorder(model, readings)
+        self._recorder = Recorder(model, readings)
         lengths = tokens.lengths
         self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
         self._run = _WritingRun(
