@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from innerview.cli.outputs import plain
 from innerview.errors import InnerviewError
 
 
@@ -65,6 +66,7 @@ def execute(notebook: Any, *, folder: Path, timeout_s: int, say: Callable[[str],
         timeout=timeout_s,
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=True,
+        coalesce_streams=True,
         # The kernel warns of its own transport on each start; its errors still show.
         extra_arguments=["--log-level=ERROR"],
         on_cell_start=starting,
@@ -73,7 +75,7 @@ def execute(notebook: Any, *, folder: Path, timeout_s: int, say: Callable[[str],
     try:
         client.execute()
     except nbclient.exceptions.CellExecutionError as error:
-        raise NotebookError(f"a cell failed with {error.ename}: {error.evalue}\n{error}") from error
+        raise NotebookError(f"a cell failed with {error.ename}: {error.evalue}\n{plain(str(error))}") from error
     except nbclient.exceptions.CellTimeoutError as error:
         raise NotebookError(f"a cell took longer than {timeout_s} s; allow more with --timeout-s") from error
     except nbclient.exceptions.DeadKernelError as error:

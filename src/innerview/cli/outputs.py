@@ -45,9 +45,14 @@ def view_of(output: Mapping[str, Any]) -> str | None:
 
 
 def pre(text: str, css_class: str) -> str:
-    """Text as it was printed, without the colours of a terminal."""
-    text = ANSI.sub("", text).strip("\n")
+    """Text as it was printed; nothing for no text."""
+    text = plain(text).strip("\n")
     return f'<pre class="{css_class}">{html.escape(text)}</pre>' if text else ""
+
+
+def plain(text: str) -> str:
+    """Text without the colours of a terminal."""
+    return ANSI.sub("", text)
 
 
 def data_url(kind: str, content: str) -> str:
