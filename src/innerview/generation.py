@@ -1,6 +1,7 @@
 """Generation as a live handle: a worker thread writes, the handle reads, updates and stops it."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -34,21 +35,23 @@ class _WritingRun(BoardRun):
         super().__init__(board, plan, rows, **options)
         self.held: list[Any] = []
         self._recomputes = recomputes
-        self._pending: Plan | None = None
+        self._is_new = True
+        # A deque, because reading and clearing it is one step: no update is lost in between.
+        self._pending: deque[Plan] = deque(maxlen=1)
 
     def update(self, plan: Plan) -> None:
         """Put new edits in force from the next forward on; takes no lock."""
-        self._pending = plan
+        self._pending.append(plan)
 
     def starts(self, args: tuple, kwargs: dict) -> None:
         super().starts(args, kwargs)
-        plan, self._pending = self._pending, None
-        if plan is not None:
-            self._switch(plan)
+        if self._pending:
+            self._switch(self._pending.pop())
+        self._is_new = False
 
     def _switch(self, plan: Plan) -> None:
         assert self.forward is not None
-        if self._recomputes:
+        if self._recomputes and not self._is_new:
             # Without a cache, old tokens pass again: they keep the edits they had.
             fresh = self.forward.col0 + self.forward.q - 1
             plan = Plan.joined(plan.edits, self.plan.between(0, fresh) + plan.between(fresh, None))
@@ -171,7 +174,10 @@ class Generation:
             timeout_s: Seconds to wait at most; without end when None.
         Raises:
             InnerviewError: What the worker failed with.
+            GenerationError: The worker itself would wait, in `on_token`.
         """
+        if threading.current_thread() is self._thread:
+            raise GenerationError("on_token waits for itself: the worker calls it; read text_so_far or tokens_so_far there")
         try:
             self._poll(timeout_s)
         except KeyboardInterrupt:
@@ -383,3 +389,7 @@ def _check_options(
     for direction in readings:
         if not isinstance(direction, Direction):
             raise EditError(f"a reading is a Direction, not {direction!r} of type {type(direction).__name__}")
+    names = [direction.name for direction in readings]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise GenerationError(f"{names.count(twice)} readings are called {twice!r}; name them apart with direction.named(...)")
