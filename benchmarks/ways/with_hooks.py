@@ -1,0 +1,76 @@
+"""What one writes by hand: a forward hook that stops, a hook that adds, and the network cut short."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.networks import blocks, truncated
+
+
+class _Stop(Exception):
+    pass
+
+
+def _hidden(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+    """A hook behind block `layer` that keeps its output and stops the forward."""
+    block = blocks(module)[layer]
+
+    def call() -> Tensor:
+        kept: list[Tensor] = []
+
+        def keep(_: nn.Module, args: tuple, output: Any) -> None:
+            kept.append(_hidden(output))
+            raise _Stop
+
+        handle = block.register_forward_hook(keep)
+        try:
+            with torch.no_grad():
+                module(ids, use_cache=False)
+        except _Stop:
+            return kept[0]
+        finally:
+            handle.remove()
+        raise RuntimeError("the block did not run")
+
+    return call
+
+
+def cut(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+    """The forward of the network cut behind block `layer`: the limit of any capture."""
+    short = truncated(module, layer)
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return short(ids, use_cache=False).last_hidden_state
+
+    return call
+
+
+def decode(module: Any, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
+    """Greedy text with `delta` added behind block `layer` at every token, by one hook and transformers' `generate`."""
+    block = blocks(module)[layer]
+    options = greedy(ids, tokens)
+
+    def add(_: nn.Module, args: tuple, output: Any) -> Any:
+        return output + delta if isinstance(output, Tensor) else (output[0] + delta, *output[1:])
+
+    def call() -> list[int]:
+        handle = block.register_forward_hook(add)
+        try:
+            return module.generate(ids, **options)[0, ids.shape[1] :].tolist()
+        finally:
+            handle.remove()
+
+    return call
+
+
+def greedy(ids: Tensor, tokens: int) -> dict[str, Any]:
+    """Options of `generate` for exactly `tokens` greedy tokens."""
+    mask = torch.ones_like(ids)
+    return dict(attention_mask=mask, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
