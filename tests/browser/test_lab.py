@@ -155,7 +155,8 @@ def test_it_is_drawn_light_and_dark_narrow_and_wide(
 ) -> None:
     page.set_viewport_size({"width": width, "height": 1000})
     command(page, "apputils:change-theme", theme=theme)
-    page.wait_for_selector(f"body[data-jp-theme-light={'true' if scheme == 'light' else 'false'}]")
+    light = "true" if scheme == "light" else "false"
+    page.wait_for_selector(f"body[data-jp-theme-light={light}]", state="attached")
     for name in ("lens", "strip", "steer"):
         section = page.locator(f"section.iv-{name}").first
         section.scroll_into_view_if_needed()

@@ -75,7 +75,7 @@ class Steer(Widget):
             setup=self._setup(), prompt=said, edits=[form.to_dict() for form in forms], columns=self._seen(),
             dose=[None] * len(self._directions), shade=0 if self._directions else -1,
         )  # fmt: skip
-        self.observe(lambda _: self._edits_changed(), "edits")
+        self.observe(lambda _: self._follow_edits(), "edits")
         if said["text"].strip():
             self._write("plain", "edited")
 
@@ -123,7 +123,7 @@ class Steer(Widget):
         rows = {form.direction: form for form in reversed(self.forms)}
         chosen = [form for index, form in rows.items() if direction in (None, index)]
         total = sum(len(doses.strengths_of(form, self._limit)) for form in chosen)
-        with tqdm.tqdm(total=total, desc="dose", unit="strength", leave=False) as bar:
+        with tqdm.tqdm(total=total, desc="dose", unit="strength", leave=False, disable=None) as bar:
             for form in chosen:
                 self._keep_dose(form, self._measured(form, lambda: bar.update(1)))
         return self.wait()
@@ -228,7 +228,7 @@ class Steer(Widget):
         said = self.prompt
         return [*said["before"], {"role": "user", "content": said["text"]}] if said["chat"] else said["text"]
 
-    def _edits_changed(self) -> None:
+    def _follow_edits(self) -> None:
         """A slider moved: what you started goes on with the new edits; what a slider started begins anew once it is still."""
         edited = self._columns["edited"]
         if edited.is_writing and not self._by_slider:
@@ -324,8 +324,9 @@ def _said(model: Model, prompt: Prompt) -> dict[str, Any]:
     """
     if isinstance(prompt, str):
         return {"chat": False, "text": prompt, "before": []}
-    messages = [dict(message) for message in prompt if isinstance(message, Mapping)]
-    if not messages or len(messages) != len(prompt) or messages[-1].get("role") != "user":
+    listed = list(prompt) if isinstance(prompt, (list, tuple)) else []
+    messages = [dict(message) for message in listed if isinstance(message, Mapping)]
+    if not messages or len(messages) != len(listed) or messages[-1].get("role") != "user":
         raise WidgetError(f"a prompt is a text, or a chat whose last message is the user's, not {str(prompt)[:80]!r}")
     if not model.has_chat:
         raise WidgetError(f"{model.name} has no chat template for {len(messages)} messages; give plain text")
