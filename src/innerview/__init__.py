@@ -53,7 +53,9 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'innerview' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"innerview.{_HOMES[name]}"), name)
+    found = getattr(importlib.import_module(f"innerview.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

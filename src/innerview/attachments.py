@@ -6,8 +6,9 @@ from typing import Any
 
 from innerview.edits import Edit
 from innerview.errors import EditError
-from innerview.hooks import Block, Board, board_of, raise_unmet
+from innerview.hooks import Board, board_of
 from innerview.models.model import Model
+from innerview.own_forwards import Block, raise_unmet
 from innerview.runs import Plan
 
 

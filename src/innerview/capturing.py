@@ -2,7 +2,8 @@
 
 import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def capture(
     board = board_of(model)
     plan = Plan.of(model, edits) if hermetic else board.frozen_plan() + Plan.of(model, edits)
     call = Call.of(model, inputs)
-    if call.tokens is not None:
+    if call.tokens is not None and plan.edits:
         check_positions(plan, call.tokens.lengths, 0)
     values: dict[str, Tensor] = {}
     with contextlib.nullcontext() if grad else torch.no_grad():
@@ -104,7 +105,20 @@ class Call:
 
 
 def _takes_ids(model: Model) -> bool:
-    return "input_ids" in inspect.signature(model.module.forward).parameters
+    return "input_ids" in _parameters(model)
+
+
+def _parameters(model: Model) -> tuple[str, ...]:
+    """Names of what the root module's forward takes."""
+    forward = model.module.forward
+    bound = getattr(forward, "__func__", None)
+    return tuple(inspect.signature(forward).parameters) if bound is None else _parameters_of(bound)[1:]
+
+
+# Reading a signature costs as much as a small network's block. By function: a bound method would keep its network alive.
+@lru_cache(maxsize=64)
+def _parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 def _tokens_of(inputs: Mapping[str, Any]) -> text.Tokens | None:
@@ -118,17 +132,17 @@ def _tokens_of(inputs: Mapping[str, Any]) -> text.Tokens | None:
 
 def _arguments(model: Model, tokens: text.Tokens) -> dict[str, Any]:
     """The module's own arguments for rows of ids."""
-    takes = inspect.signature(model.module.forward).parameters
+    takes = _parameters(model)
     if "input_ids" not in takes:
         raise TextError(
             f"{model.name} takes no token ids (its forward has {', '.join(takes)}); give the tensors it takes"
         )
-    device = model.device
+    device, mask = model.device, tokens.mask.long()
     given: dict[str, Any] = {"input_ids": tokens.ids.to(device)}
     if "attention_mask" in takes:
-        given["attention_mask"] = tokens.mask.long().to(device)
+        given["attention_mask"] = mask.to(device)
     if "position_ids" in takes:
-        given["position_ids"] = (tokens.mask.long().cumsum(dim=1) - 1).clamp(min=0).to(device)
+        given["position_ids"] = (mask.cumsum(dim=1) - 1).clamp_(min=0).to(device)
     if "use_cache" in takes:
         given["use_cache"] = False
     return given
@@ -148,7 +162,7 @@ def _forward(board: Board, plan: Plan, call: Call, sites: list[Site]) -> dict[st
     taps: dict[Any, list[Any]] = {}
     for site in sites:
         taps.setdefault(site.point, []).append((site, keep))
-    run = BoardRun(board, plan, call.rows(), taps=taps)
+    run = BoardRun(board, plan, call.rows() if plan.by_point else None, taps=taps)
     with board.holding(run.points):
         token = current.set(run)
         try:

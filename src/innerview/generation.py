@@ -177,7 +177,9 @@ class Generation:
             GenerationError: The worker itself would wait, in `on_token`.
         """
         if threading.current_thread() is self._thread:
-            raise GenerationError("on_token waits for itself: the worker calls it; read text_so_far or tokens_so_far there")
+            raise GenerationError(
+                "on_token waits for itself: the worker calls it; read text_so_far or tokens_so_far there"
+            )
         try:
             self._poll(timeout_s)
         except KeyboardInterrupt:
@@ -392,4 +394,6 @@ def _check_options(
     names = [direction.name for direction in readings]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise GenerationError(f"{names.count(twice)} readings are called {twice!r}; name them apart with direction.named(...)")
+        raise GenerationError(
+            f"{names.count(twice)} readings are called {twice!r}; name them apart with direction.named(...)"
+        )

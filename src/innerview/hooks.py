@@ -6,46 +6,16 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from innerview.calls import cache_length, ids_shape
 from innerview.errors import EditError
 from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
-from innerview.runs import EMPTY, Forward, Plan, Rows, Run, apply, current
+from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
+from innerview.runs import EMPTY, Plan, Rows, Run, current
 
 ROOT: Point = ("", "root")  # type: ignore[assignment]
-
-
-class Block:
-    """One open `editing` block of a thread, or one attachment: a plan that edits the user's own forwards."""
-
-    def __init__(self, plan: Plan, prompt_tokens: Any = None, name: str = "") -> None:
-        self.plan = plan
-        self.prompt_tokens = prompt_tokens
-        self.name = name
-        self.is_enabled = True
-        self.forwards = 0
-        self.fired: set[Point] = set()
-        self.longest = 0
-
-
-class OwnForward:
-    """A forward of the user's own: the attached edits, then the thread's blocks."""
-
-    def __init__(self, blocks: list[Block], forward: Forward | None) -> None:
-        self.blocks = blocks
-        self.forward = forward
-        self.cache: Any = None
-
-    def visit(self, point: Point, value: Any) -> Any:
-        """Apply every block's edits at a point; None when nothing changed."""
-        changed = None
-        for block in self.blocks:
-            block.fired.add(point)
-            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed)
-            changed = changed if new is None else new
-        return changed
 
 
 class Board:
@@ -58,7 +28,7 @@ class Board:
         self._blocks: dict[int, list[Block]] = {}
         self._hooks: dict[Point, list[Any]] = {}
         self._own = threading.local()
-        self._prompts: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+        self._prompts = Prompts()
 
     @property
     def root(self) -> nn.Module:
@@ -160,7 +130,7 @@ class Board:
             return
         blocks = self.own_blocks()
         self._own.forward = OwnForward(blocks, None)
-        self._own.forward = self._own_forward(blocks, args, kwargs)
+        self._own.forward = self._prompts.own_forward(blocks, args, kwargs)
 
     def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         run = current.get()
@@ -170,7 +140,7 @@ class Board:
         own, self._own.forward = getattr(self._own, "forward", None), None
         if own is None or output is None:
             return
-        self._remember_prompt(own, output)
+        self._prompts.remember(own, output)
         for block in own.blocks:
             block.forwards += 1
             if block.name:
@@ -212,96 +182,6 @@ class Board:
                 blocks.remove(block)
                 if not blocks:
                     self._blocks.pop(thread, None)
-
-    # Where a token is, in a forward of the user's own.
-
-    def _own_forward(self, blocks: list[Block], args: tuple, kwargs: dict) -> OwnForward:
-        if all(block.plan is EMPTY or not block.plan.by_point for block in blocks):
-            return OwnForward(blocks, None)
-        shape, device = ids_shape(args, kwargs)
-        if shape is None:
-            return OwnForward(blocks, None)
-        cache = kwargs.get("past_key_values")
-        col0 = cache_length(kwargs) or 0
-        told = next((b.prompt_tokens for b in reversed(blocks) if b.prompt_tokens is not None), None)
-        own = OwnForward(blocks, Forward(self._own_rows(shape, col0, cache, kwargs, told), shape, col0, device))
-        own.cache = cache
-        for block in blocks:
-            block.longest = max(block.longest, col0 + shape[1])
-        return own
-
-    def _own_rows(self, shape: tuple[int, int], col0: int, cache: Any, kwargs: dict, told: Any) -> Rows:
-        rows, q = shape
-        mask = kwargs.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= col0 + q:
-            real = mask[:, : col0 + q].bool()
-            left_pad = real.long().argmax(dim=1)
-            length = real.sum(dim=1)
-            has_positions, is_full = True, False
-        else:
-            left_pad, length = torch.zeros(rows, dtype=torch.long), torch.full((rows,), col0 + q)
-            has_positions, is_full = told is not None, True
-        prompt, why = self._prompt_of(rows, q, col0, cache, kwargs, length, told, has_positions)
-        return Rows(left_pad, length, prompt, why, has_positions, is_full)
-
-    def _prompt_of(
-        self, rows: int, q: int, col0: int, cache: Any, kwargs: dict, length: Tensor, told: Any, has_mask: bool
-    ) -> tuple[Tensor | None, str]:  # fmt: skip
-        """Lengths of the prompts, or why they are unknown."""
-        way = "pass editing(..., prompt_tokens=<length of the prompt>), or use iv.generate"
-        if told is not None:
-            told = torch.as_tensor(told).long().flatten()
-            if told.numel() not in (1, rows) and rows % told.numel():
-                raise EditError(f"prompt_tokens has {told.numel()} numbers for {rows} rows; give one, or one a row")
-            return told.repeat_interleave(rows // told.numel()), ""
-        if not has_mask:
-            return None, f"this forward carries no 2-D attention mask, so where its tokens stand is unknown; {way}"
-        if kwargs.get("use_cache") is False:
-            return None, f"a forward without a cache does not say where its prompt ends; {way}"
-        if col0 == 0:
-            return length, ""
-        known = self._prompts.get(cache) if cache is not None else None
-        if known is None:
-            return (
-                None,
-                f"this forward continues a cache whose beginning was not seen, so where its prompt ended is unknown; {way}",
-            )
-        if q > 1:
-            return None, f"this forward adds {q} tokens to a cache at once, which may be prompt or generated; {way}"
-        return known.repeat_interleave(rows // known.numel()) if rows % known.numel() == 0 else known, ""
-
-    def _remember_prompt(self, own: OwnForward, output: Any) -> None:
-        forward = own.forward
-        if forward is None or forward.col0 != 0 or forward.shape is None:
-            return
-        cache = own.cache if own.cache is not None else getattr(output, "past_key_values", None)
-        rows = forward._rows
-        if cache is not None and rows is not None and rows.prompt_len is not None:
-            self._prompts[cache] = rows.prompt_len
-
-
-def raise_unmet(block: Block, what: str, *, with_positions: bool = True) -> None:
-    """Refuse a block that did not do what it says, once its forwards are over.
-
-    Raises:
-        EditError: A site never fired, or a position never came.
-    """
-    if not block.forwards:
-        return
-    missed = [p[0].site.name for point, p in block.plan.by_point.items() if point not in block.fired]
-    if missed:
-        raise EditError(
-            f"{what} edits {missed[0]!r}, which never fired in {block.forwards} forward(s): the network does not run that module itself; "
-            "edit a site that fires, see model.sites()"
-        )
-    if not with_positions:
-        return
-    for edit in block.plan.edits:
-        past = [p for p in edit.where.positions or () if p >= block.longest]
-        if past and block.longest:
-            raise EditError(
-                f"position {past[0]} is past the end: the longest row of {what} had {block.longest} tokens; count from 0"
-            )
 
 
 class BoardRun(Run):
@@ -368,24 +248,3 @@ def refuse_compiled(root: nn.Module, path: str) -> None:
             )
         if i < len(steps):
             module = module.get_submodule(steps[i])
-
-
-def ids_shape(args: tuple, kwargs: dict) -> tuple[tuple[int, int] | None, Any]:
-    """Rows and tokens a row of a forward of the root, and their device; None when it takes no ids."""
-    ids = kwargs.get("input_ids")
-    if ids is None and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
-        ids = args[0]
-    if ids is None:
-        ids = kwargs.get("inputs_embeds")
-    if not isinstance(ids, Tensor) or ids.ndim < 2:
-        return None, None
-    return (int(ids.shape[0]), int(ids.shape[1])), ids.device
-
-
-def cache_length(kwargs: dict) -> int | None:
-    """Tokens in the cache before this forward: 0 without a cache, None when the cache does not say."""
-    cache = kwargs.get("past_key_values")
-    if cache is None:
-        return 0
-    length = getattr(cache, "get_seq_length", None)
-    return None if length is None else int(length())

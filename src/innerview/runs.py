@@ -139,7 +139,7 @@ class Forward:
     def __init__(self, rows: Rows | None, shape: tuple[int, int] | None, col0: int, device: Any) -> None:
         self.shape = shape
         self.col0 = col0
-        self._rows = rows
+        self.rows = rows
         self._device = device
         self._pos: Tensor | None = None
         self._real: Tensor | bool | None = False
@@ -163,18 +163,18 @@ class Forward:
         """True for real tokens, shape [rows, q]; None when all are."""
         if self._real is False:
             self._real = None
-            if self._rows is not None and self.shape is not None and not self._rows.is_full:
+            if self.rows is not None and self.shape is not None and not self.rows.is_full:
                 real = (self.pos >= 0) & (self.pos < self._of_rows().length.to(self._device)[:, None])
                 self._real = None if bool(real.all()) else real
         return self._real  # type: ignore[return-value]
 
     def _of_rows(self) -> Rows:
-        if self._rows is None or self.shape is None:
+        if self.rows is None or self.shape is None:
             raise EditError(
                 "this network was not called with token ids, so positions and scopes mean nothing; drop where="
             )
-        self._rows = self._rows.expanded(self.shape[0])
-        return self._rows
+        self.rows = self.rows.expanded(self.shape[0])
+        return self.rows
 
     def prompt_len(self) -> Tensor:
         """Length of each row's prompt, shape [rows, 1].

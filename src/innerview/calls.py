@@ -1,0 +1,26 @@
+"""What a call of a root module carries: rows of tokens, and a cache of earlier ones."""
+
+from typing import Any
+
+from torch import Tensor
+
+
+def ids_shape(args: tuple, kwargs: dict) -> tuple[tuple[int, int] | None, Any]:
+    """Rows and tokens a row of a forward of the root, and their device; None when it takes no ids."""
+    ids = kwargs.get("input_ids")
+    if ids is None and args and isinstance(args[0], Tensor) and not args[0].is_floating_point():
+        ids = args[0]
+    if ids is None:
+        ids = kwargs.get("inputs_embeds")
+    if not isinstance(ids, Tensor) or ids.ndim < 2:
+        return None, None
+    return (int(ids.shape[0]), int(ids.shape[1])), ids.device
+
+
+def cache_length(kwargs: dict) -> int | None:
+    """Tokens in the cache before this forward: 0 without a cache, None when the cache does not say."""
+    cache = kwargs.get("past_key_values")
+    if cache is None:
+        return 0
+    length = getattr(cache, "get_seq_length", None)
+    return None if length is None else int(length())

@@ -1,0 +1,140 @@
+"""Forwards of the user's own: which edits they take, and where their tokens are."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from innerview.calls import cache_length, ids_shape
+from innerview.errors import EditError
+from innerview.models.site import Point
+from innerview.runs import Forward, Plan, Rows, apply
+
+
+class Block:
+    """One open `editing` block of a thread, or one attachment: a plan that edits the user's own forwards."""
+
+    def __init__(self, plan: Plan, prompt_tokens: Any = None, name: str = "") -> None:
+        self.plan = plan
+        self.prompt_tokens = prompt_tokens
+        self.name = name
+        self.is_enabled = True
+        self.forwards = 0
+        self.fired: set[Point] = set()
+        self.longest = 0
+
+
+class OwnForward:
+    """A forward of the user's own: the attached edits, then the thread's blocks."""
+
+    def __init__(self, blocks: list[Block], forward: Forward | None) -> None:
+        self.blocks = blocks
+        self.forward = forward
+        self.cache: Any = None
+
+    def visit(self, point: Point, value: Any) -> Any:
+        """Apply every block's edits at a point; None when nothing changed."""
+        changed = None
+        for block in self.blocks:
+            block.fired.add(point)
+            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed)
+            changed = changed if new is None else new
+        return changed
+
+
+class Prompts:
+    """Where the tokens of the user's own forwards are; prompts are remembered by the cache that goes on from them."""
+
+    def __init__(self) -> None:
+        self._by_cache: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+
+    def own_forward(self, blocks: list[Block], args: tuple, kwargs: dict) -> OwnForward:
+        """A forward of the user's own that starts, with its tokens counted."""
+        if not any(block.plan.by_point for block in blocks):
+            return OwnForward(blocks, None)
+        shape, device = ids_shape(args, kwargs)
+        if shape is None:
+            return OwnForward(blocks, None)
+        cache = kwargs.get("past_key_values")
+        col0 = cache_length(kwargs) or 0
+        told = next((b.prompt_tokens for b in reversed(blocks) if b.prompt_tokens is not None), None)
+        own = OwnForward(blocks, Forward(self._rows(shape, col0, cache, kwargs, told), shape, col0, device))
+        own.cache = cache
+        for block in blocks:
+            block.longest = max(block.longest, col0 + shape[1])
+        return own
+
+    def _rows(self, shape: tuple[int, int], col0: int, cache: Any, kwargs: dict, told: Any) -> Rows:
+        rows, q = shape
+        mask = kwargs.get("attention_mask")
+        if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= col0 + q:
+            real = mask[:, : col0 + q].bool()
+            left_pad = real.long().argmax(dim=1)
+            length = real.sum(dim=1)
+            has_positions, is_full = True, False
+        else:
+            left_pad, length = torch.zeros(rows, dtype=torch.long), torch.full((rows,), col0 + q)
+            has_positions, is_full = told is not None, True
+        prompt, why = self._prompt_of(rows, q, col0, cache, kwargs, length, told, has_positions)
+        return Rows(left_pad, length, prompt, why, has_positions, is_full)
+
+    def _prompt_of(
+        self, rows: int, q: int, col0: int, cache: Any, kwargs: dict, length: Tensor, told: Any, has_mask: bool
+    ) -> tuple[Tensor | None, str]:  # fmt: skip
+        """Lengths of the prompts, or why they are unknown."""
+        way = "pass editing(..., prompt_tokens=<length of the prompt>), or use iv.generate"
+        if told is not None:
+            told = torch.as_tensor(told).long().flatten()
+            if told.numel() not in (1, rows) and rows % told.numel():
+                raise EditError(f"prompt_tokens has {told.numel()} numbers for {rows} rows; give one, or one a row")
+            return told.repeat_interleave(rows // told.numel()), ""
+        if not has_mask:
+            return None, f"this forward carries no 2-D attention mask, so where its tokens stand is unknown; {way}"
+        if kwargs.get("use_cache") is False:
+            return None, f"a forward without a cache does not say where its prompt ends; {way}"
+        if col0 == 0:
+            return length, ""
+        known = self._by_cache.get(cache) if cache is not None else None
+        if known is None:
+            return (
+                None,
+                f"this forward continues a cache whose beginning was not seen, so where its prompt ended is unknown; {way}",
+            )
+        if q > 1:
+            return None, f"this forward adds {q} tokens to a cache at once, which may be prompt or generated; {way}"
+        return known.repeat_interleave(rows // known.numel()) if rows % known.numel() == 0 else known, ""
+
+    def remember(self, own: OwnForward, output: Any) -> None:
+        """Keep the prompts' lengths for the forwards that go on with the same cache."""
+        forward = own.forward
+        if forward is None or forward.col0 != 0 or forward.shape is None:
+            return
+        cache = own.cache if own.cache is not None else getattr(output, "past_key_values", None)
+        rows = forward.rows
+        if cache is not None and rows is not None and rows.prompt_len is not None:
+            self._by_cache[cache] = rows.prompt_len
+
+
+def raise_unmet(block: Block, what: str, *, with_positions: bool = True) -> None:
+    """Refuse a block that did not do what it says, once its forwards are over.
+
+    Raises:
+        EditError: A site never fired, or a position never came.
+    """
+    if not block.forwards:
+        return
+    missed = [p[0].site.name for point, p in block.plan.by_point.items() if point not in block.fired]
+    if missed:
+        raise EditError(
+            f"{what} edits {missed[0]!r}, which never fired in {block.forwards} forward(s): the network does not run that module itself; "
+            "edit a site that fires, see model.sites()"
+        )
+    if not with_positions:
+        return
+    for edit in block.plan.edits:
+        past = [p for p in edit.where.positions or () if p >= block.longest]
+        if past and block.longest:
+            raise EditError(
+                f"position {past[0]} is past the end: the longest row of {what} had {block.longest} tokens; count from 0"
+            )
