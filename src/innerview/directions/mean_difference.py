@@ -18,6 +18,8 @@ from innerview.models.model import Model
 CHUNK = 32
 OUTLIER = 10.0
 FEW = 4
+# Below this share of the gap on the prompts themselves, the held-out gap is noise, and no unit to measure in.
+GENERALISES = 0.1
 
 
 def contrast(
@@ -26,7 +28,7 @@ def contrast(
     """The unit vector from the negative prompts' mean activation to the positive ones'.
 
     One natural step is the gap between the classes' mean projections on prompts that the direction was not fitted on (two folds, averaged);
-    with fewer than 4 prompts a class, or where the direction does not hold out, the gap on the prompts themselves.
+    with fewer than 4 prompts a class, or where next to nothing of the gap holds out, the gap on the prompts themselves.
 
     Args:
         model: The network.
