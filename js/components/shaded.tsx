@@ -14,11 +14,13 @@ interface Props {
   unit: string;
   /** How many of the first tokens are set in the softer ink: the prompt. */
   soft?: number;
+  /** Tokens that begin a new text, and so a new line. */
+  starts?: number[];
   onLook(index: number | null): void;
 }
 
 /** Text whose tokens are shaded by signed values; one Tab stop, arrow keys inside. */
-export function Shaded({ label, words, values, most, theme, unit, soft = 0, onLook }: Props) {
+export function Shaded({ label, words, values, most, theme, unit, soft = 0, starts = [], onLook }: Props) {
   const [at, setAt] = useState(0);
   const box = useRef<HTMLDivElement>(null);
   const focus = Math.min(at, words.length - 1);
@@ -48,7 +50,8 @@ export function Shaded({ label, words, values, most, theme, unit, soft = 0, onLo
       {words.map((word, i) => {
         const value = values[i] ?? NaN;
         const known = Number.isFinite(value);
-        return (
+        return [
+          i > 0 && starts.includes(i) && <br key={`line ${i}`} />,
           <span
             key={i}
             class={["iv-shaded", i < soft && !known ? "iv-prompt-part" : "", i === soft && soft > 0 ? "iv-written" : ""].filter(Boolean).join(" ")}
@@ -62,8 +65,8 @@ export function Shaded({ label, words, values, most, theme, unit, soft = 0, onLo
             onFocus={() => onLook(i)}
           >
             <Token text={word} reading="prose" />
-          </span>
-        );
+          </span>,
+        ];
       })}
     </div>
   );

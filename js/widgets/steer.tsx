@@ -102,7 +102,7 @@ function Steer({ sync, theme }: Scene) {
         <>
           <Verb label="run" why={why ?? "write both columns anew (Ctrl+Enter in the prompt)"} disabled={page} onAct={() => act("run")} />
           <Verb label="stop" why={why ?? "stop writing, keep the text"} disabled={page || !running} onAct={() => act("stop")} />
-          <Verb label="dose" why={why ?? "measure effect and cost at nine strengths"} disabled={page || setup.directions.length === 0} onAct={() => act("dose", undefined, { edit: current.value })} />
+          <Verb label="dose" why={why ?? "measure effect and cost over the strengths, and keep the texts"} disabled={page || setup.directions.length === 0} onAct={() => act("dose", undefined, { edit: current.value })} />
           <Verb label="copy as code" why={why} disabled={page} onAct={copy} />
           <Verb
             label="save recipe"

@@ -17,7 +17,7 @@ function TokenStrip({ sync, theme }: Scene) {
   const words = sync.trait<string[]>("words").value;
   const labels = sync.trait<string[]>("labels").value;
   const ids = sync.trait<number[]>("ids").value;
-  const about = sync.trait<{ unit: string; what: string }>("about").value;
+  const about = sync.trait<{ unit: string; what: string; starts: number[] }>("about").value;
   const series = sync.trait<number>("series");
   const status = sync.trait<Status>("status").value;
   const packed = sync.trait<Packed>("values").value;
@@ -72,6 +72,7 @@ function TokenStrip({ sync, theme }: Scene) {
             most={fullShade(values)}
             theme={theme.value}
             unit={about.unit}
+            starts={about.starts}
             onLook={(i) => (look.value = i)}
           />
           <div class="iv-said" aria-live="polite">

@@ -135,7 +135,8 @@ def _placed(edit: Add | ProjectOut) -> tuple[Direction, Literal["site", "all"]]:
         return direction, "all"
     if "*" in edit.site:
         raise WidgetError(f"Steer applies {direction.name!r} at {direction.site} or {every_layer(direction.site)}, not at {edit.site!r}")
-    return dataclasses.replace(direction, site=edit.site), "site"
+    # Readings go by name, so the same vector at another site needs another one.
+    return dataclasses.replace(direction, site=edit.site, name=f"{direction.name} at {edit.site}"), "site"
 
 
 def _is_same(a: Direction, b: Direction) -> bool:

@@ -23,6 +23,7 @@ class TokenStrip(Widget):
         ids: Each token's id, when known.
         unit: What the values count, such as `"steps"`.
         what: What is shown, for the title line.
+        starts: Tokens that begin a new text.
     """
 
     bundle: ClassVar[str] = "token_strip"
@@ -37,8 +38,9 @@ class TokenStrip(Widget):
     series = traitlets.Int(0).tag(sync=True, echo_update=False)
 
     def __init__(
-        self, words: Sequence[str], values: Any, labels: Sequence[str] = (), *, ids: Sequence[int] = (), unit: str = "", what: str = ""
-    ) -> None:
+        self, words: Sequence[str], values: Any, labels: Sequence[str] = (), *, ids: Sequence[int] = (), unit: str = "", what: str = "",
+        starts: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         rows = _rows(values, len(words))
         names = list(labels) or [f"value {i}" for i in range(len(rows))]
         if len(names) != len(rows):
@@ -51,7 +53,7 @@ class TokenStrip(Widget):
             values=wire.pack(rows, "float32"),
             labels=names,
             ids=[int(i) for i in ids],
-            about={"unit": unit, "what": what},
+            about={"unit": unit, "what": what, "starts": [int(i) for i in starts]},
         )
 
     @classmethod
@@ -63,7 +65,8 @@ class TokenStrip(Widget):
         # Special tokens are outliers of the residual stream: their projection says nothing of the text.
         values[[special for row in result.special for special in row]] = np.nan
         name = result.direction.name
-        return cls(words, values, [name], ids=ids, unit="steps", what=f"{name} · {result.direction.site}")
+        starts = np.cumsum([0, *map(len, result.words[:-1])]).tolist()
+        return cls(words, values, [name], ids=ids, unit="steps", what=f"{name} · {result.direction.site}", starts=starts)
 
     def check_series(self, value: Any) -> int:
         return whole(value, 0, len(self.labels) - 1)

@@ -1,9 +1,12 @@
 """The one way out of a widget: what is pushed together leaves together, at most 20 messages a second."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 GAP_S = 0.05
 
@@ -49,4 +52,8 @@ class Writer:
                 key = next(iter(self._waiting))
                 send = self._waiting.pop(key)
             self._last_s = self._clock()
-            send()
+            try:
+                send()
+            except Exception as error:
+                # The page may be gone; what else waits may still have somewhere to go.
+                log.warning("a message did not leave", exc_info=error)
