@@ -67,6 +67,8 @@ def encode(model: Model, prompts: Any, *, pad_left: bool = False, room: int = 0)
 def pad(rows: list[list[int]], fill: int, *, is_single: bool, pad_left: bool) -> Tokens:
     """Rows padded to the longest with `fill`."""
     width = max(len(row) for row in rows)
+    if all(len(row) == width for row in rows):
+        return Tokens(torch.tensor(rows), torch.ones((len(rows), width), dtype=torch.bool), is_single)
     ids = torch.full((len(rows), width), fill, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for i, row in enumerate(rows):
