@@ -36,6 +36,8 @@ const COLUMN = 74;
 const HEAD = 52;
 const SPARE = 2;
 const BAR = 18;
+// Before the first layout, when an element has no width yet.
+const WIDE = 800;
 
 /** The number of a layer, where its site has one. */
 export const shortName = (site: string): string => site.match(/\.(\d+)\./)?.[1] ?? site;
@@ -46,14 +48,14 @@ export const layerName = (label: string): string => (/^\d+$/.test(label) ? `laye
 export function Grid(props: Props) {
   const { words, layers, pinned } = props;
   const box = useRef<HTMLDivElement>(null);
-  const [span, setSpan] = useState({ left: 0, width: 800 });
+  const [span, setSpan] = useState({ left: 0, width: WIDE });
   const [focus, setFocus] = useState<At>({ layer: layers.length - 1, pos: words.length - 1 });
   const wanted = useRef(false);
   const at = { layer: Math.min(focus.layer, layers.length - 1), pos: Math.min(focus.pos, words.length - 1) };
 
   const measure = () => {
     const el = box.current;
-    if (el) setSpan({ left: el.scrollLeft, width: el.clientWidth || 800 });
+    if (el) setSpan({ left: el.scrollLeft, width: el.clientWidth || WIDE });
   };
   useEffect(() => {
     const el = box.current!;
@@ -230,7 +232,7 @@ function move(key: string, at: At, layers: number, words: number): At | undefine
 
 function scrollTo(box: HTMLElement, pos: number): void {
   const left = pos * COLUMN;
-  const room = box.clientWidth - HEAD;
+  const room = (box.clientWidth || WIDE) - HEAD;
   if (left < box.scrollLeft) box.scrollLeft = left;
   else if (left + COLUMN > box.scrollLeft + room) box.scrollLeft = left + COLUMN - room;
 }
