@@ -1,6 +1,7 @@
 """The switchboard of one root module: counted hooks, and which job the forward that passes through them belongs to."""
 
 import contextlib
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
@@ -8,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from innerview.calls import cache_length, ids_shape
+from innerview.calls import cache_length, ids_shape, named
 from innerview.errors import EditError
+from innerview.interrupts import Uninterrupted
 from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
 from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
@@ -78,11 +80,14 @@ class Board:
     @contextlib.contextmanager
     def holding(self, points: Iterable[Point]) -> Iterator[None]:
         """Hooks at these points, for as long as the block lasts."""
-        held = self.acquire(points)
+        held: list[Point] = []
         try:
+            with Uninterrupted():
+                held = self.acquire(points)
             yield
         finally:
-            self.release(held)
+            with Uninterrupted():
+                self.release(held)
 
     def _register(self, point: Point) -> list[Any]:
         path, side = point
@@ -119,26 +124,39 @@ class Board:
         run = current.get()
         if run is not None and run.board is self:
             return run
-        own = getattr(self._own, "forward", None)
+        own = self._under_way()
         # A part of the network called by itself, not through its root.
         return own if own is not None else OwnForward(self.own_blocks(), None)
+
+    def _under_way(self) -> OwnForward | None:
+        """This thread's forward of the user's own. No hook hears of an interrupt, so what it broke off is told by its frame."""
+        own = getattr(self._own, "forward", None)
+        frame = sys._getframe(1) if own is not None else None
+        while frame is not None:
+            if frame is own.frame:
+                return own
+            frame = frame.f_back
+        return None
 
     def _root_starts(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         run = current.get()
         if run is not None and run.board is self:
             run.starts(args, kwargs)
             return
-        blocks = self.own_blocks()
-        self._own.forward = OwnForward(blocks, None)
-        self._own.forward = self._prompts.own_forward(blocks, args, kwargs)
+        own = OwnForward(self.own_blocks(), None, outer=self._under_way(), frame=sys._getframe(1))
+        self._own.forward = own
+        self._prompts.locate(own, *named(module, args, kwargs))
 
     def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         run = current.get()
         if run is not None and run.board is self:
             run.ends(output is not None)
             return
-        own, self._own.forward = getattr(self._own, "forward", None), None
-        if own is None or output is None:
+        own = getattr(self._own, "forward", None)
+        if own is None:
+            return
+        self._own.forward = own.outer
+        if output is None:
             return
         self._prompts.remember(own, output)
         for block in own.blocks:
@@ -176,7 +194,6 @@ class Board:
 
     def pop(self, block: Block) -> None:
         """Close a block, whatever thread it was opened in."""
-        self._own.forward = None
         for thread, blocks in list(self._blocks.items()):
             if block in blocks:
                 blocks.remove(block)
@@ -185,36 +202,38 @@ class Board:
 
 
 class BoardRun(Run):
-    """A Run of one network, which holds the network's lock for each of its forwards."""
+    """A Run of one network."""
 
     def __init__(self, board: Board, plan: Plan, rows: Rows | None, **options: Any) -> None:
         super().__init__(plan, rows, **options)
         self.board = board
-        self._holds = 0
+
+    def call(self, args: tuple, kwargs: dict) -> Any:
+        """What the root module returns for one forward of this run, under the network's lock."""
+        before = current.get()
+        with self.board.holding(self.points), self.board.lock:
+            try:
+                current.set(self)
+                return self.board.root(*args, **kwargs)
+            finally:
+                current.set(before)
+                self.forward = None
 
     def starts(self, args: tuple, kwargs: dict) -> None:
-        """The root module is called: take the lock, count the tokens."""
-        self.board.lock.acquire()
-        self._holds += 1
+        """The root module is called: count the tokens."""
+        args, kwargs = named(self.board.root, args, kwargs)
         shape, device = ids_shape(args, kwargs)
         self.begin(shape, cache_length(kwargs), device)
 
     def ends(self, is_whole: bool) -> None:
-        """The root module returned, or failed: give the lock back."""
+        """The root module returned, or failed."""
         self.forward = None
-        self.let_go()
         if is_whole:
             missed = self.never_fired()
             if missed:
                 raise EditError(
                     f"site {missed[0]!r} never fired in this run, so its edit was not applied; edit a site that fires, see model.sites()"
                 )
-
-    def let_go(self) -> None:
-        """Release the lock if a forward was broken off while holding it."""
-        while self._holds:
-            self._holds -= 1
-            self.board.lock.release()
 
 
 _BOARDS: "weakref.WeakKeyDictionary[nn.Module, Board]" = weakref.WeakKeyDictionary()
@@ -238,7 +257,8 @@ def refuse_compiled(root: nn.Module, path: str) -> None:
     """
     module, steps = root, path.split(".") if path else []
     for i in range(len(steps) + 1):
-        is_wrapper = hasattr(module, "_orig_mod")
+        # Not hasattr, which searches a module's parameters, buffers and parts before it gives up.
+        is_wrapper = "_orig_mod" in module._modules
         is_compiled = getattr(module, "_compiled_call_impl", None) is not None
         if is_wrapper or is_compiled or hasattr(module.forward, "_torchdynamo_orig_callable"):
             name = ".".join(steps[:i]) or "the root"
@@ -247,4 +267,4 @@ def refuse_compiled(root: nn.Module, path: str) -> None:
                 "open the network before torch.compile, or the original module (compiled._orig_mod)"
             )
         if i < len(steps):
-            module = module.get_submodule(steps[i])
+            module = getattr(module, steps[i])
