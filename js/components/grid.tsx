@@ -86,9 +86,11 @@ export function Grid(props: Props) {
     props.onLook(next);
   };
   const onKey = (event: KeyboardEvent) => {
-    const next = move(event.key, at, layers.length, words.length);
+    // The cell that has the focus, not the last one drawn: keys may come faster than frames.
+    const from = place(event.target) ?? at;
+    const next = move(event.key, from, layers.length, words.length);
     if (next) go(next);
-    else if (event.key === "Enter" || event.key === " ") props.onPin(at);
+    else if (event.key === "Enter" || event.key === " ") props.onPin(from);
     else if (event.key === "Escape") props.onUnpin();
     else return;
     event.preventDefault();

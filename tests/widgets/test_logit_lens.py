@@ -41,7 +41,9 @@ def test_a_rank_is_computed_on_demand(model: iv.Model, listen: Callable, ask: Ca
     assert np.array_equal(ranks, lens.rank(40).numpy())
 
 
-def test_edited_less_unedited_is_the_probability_that_the_top_words_gained(model: iv.Model, direction: iv.Direction) -> None:
+def test_edited_less_unedited_is_the_probability_that_the_top_words_gained(
+    model: iv.Model, direction: iv.Direction
+) -> None:
     lens = iv.logit_lens(model, "A text", edits=[iv.Add(direction, 2.0)])
     widget = iv.LogitLens(lens)
     assert lens.other is not None
@@ -73,7 +75,9 @@ def test_a_second_text_from_the_browser_is_read_and_can_be_dropped(
     assert widget.show == "this"
 
 
-def test_a_second_text_that_cannot_be_read_shows_as_an_error(model: iv.Model, listen: Callable, ask: Callable, until: Callable) -> None:
+def test_a_second_text_that_cannot_be_read_shows_as_an_error(
+    model: iv.Model, listen: Callable, ask: Callable, until: Callable
+) -> None:
     widget = iv.LogitLens(model, "A text")
     ask(widget, listen(widget), {"id": 1, "kind": "compare", "text": "x" * 1000})
     assert until(lambda: widget.status["state"] == "error")

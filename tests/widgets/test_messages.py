@@ -41,7 +41,9 @@ def state_of(widget: Any) -> dict[str, Any]:
     return {name: getattr(widget, name) for name in widget.own_traits()}
 
 
-@pytest.mark.parametrize("case", MESSAGES, ids=lambda case: f"{case['widget']}-{case['ask']['kind']}-{case['ask']['id']}")
+@pytest.mark.parametrize(
+    "case", MESSAGES, ids=lambda case: f"{case['widget']}-{case['ask']['kind']}-{case['ask']['id']}"
+)
 def test_each_request_has_one_answer(case: dict, made: Callable, listen: Callable, ask: Callable) -> None:
     widget = made(case["widget"])
     comm = listen(widget)
@@ -57,7 +59,9 @@ def test_each_request_has_one_answer(case: dict, made: Callable, listen: Callabl
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_what_is_no_request_is_dropped_and_the_widget_lives_on(name: str, made: Callable, listen: Callable, ask: Callable) -> None:
+def test_what_is_no_request_is_dropped_and_the_widget_lives_on(
+    name: str, made: Callable, listen: Callable, ask: Callable
+) -> None:
     widget = made(name)
     comm = listen(widget)
     before = state_of(widget)
@@ -69,7 +73,9 @@ def test_what_is_no_request_is_dropped_and_the_widget_lives_on(name: str, made: 
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_every_verb_refuses_fields_of_the_wrong_kind_with_an_answer(name: str, made: Callable, listen: Callable, ask: Callable) -> None:
+def test_every_verb_refuses_fields_of_the_wrong_kind_with_an_answer(
+    name: str, made: Callable, listen: Callable, ask: Callable
+) -> None:
     widget = made(name)
     comm = listen(widget)
     wrong: list[Any] = [None, [], {}, "x" * 100_000, -1e308, True, {"__class__": 1}]
@@ -108,7 +114,9 @@ def test_a_state_out_of_range_is_clamped_and_told_back(
     assert until(lambda: [m for m in comm.sent if m["method"] == "update" and m["state"].get(trait) == becomes])
 
 
-@pytest.mark.parametrize(("name", "state"), [(n, s) for n in WIDGETS for s in STATES[n]["refused"]], ids=lambda v: ascii(v)[:80])
+@pytest.mark.parametrize(
+    ("name", "state"), [(n, s) for n in WIDGETS for s in STATES[n]["refused"]], ids=lambda v: ascii(v)[:80]
+)
 def test_a_state_that_is_not_allowed_changes_nothing(name: str, state: dict, made: Callable, listen: Callable) -> None:
     widget = made(name)
     listen(widget)

@@ -74,7 +74,9 @@ def test_words_stream_in_at_a_pace_and_the_last_state_is_whole(steer: Callable, 
     assert lengths[-1] == 12
 
 
-def test_stop_keeps_what_was_written(steer: Callable, slow: None, until: Callable, listen: Callable, ask: Callable) -> None:
+def test_stop_keeps_what_was_written(
+    steer: Callable, slow: None, until: Callable, listen: Callable, ask: Callable
+) -> None:
     widget = steer(max_new_tokens=60)
     comm = listen(widget)
     assert until(lambda: len(widget.columns["edited"]["words"]) > 3)
@@ -85,7 +87,9 @@ def test_stop_keeps_what_was_written(steer: Callable, slow: None, until: Callabl
     assert widget.columns["edited"]["state"] == "stopped"
 
 
-def test_a_slider_moved_while_it_writes_changes_what_comes_next(steer: Callable, slow: None, until: Callable, listen: Callable) -> None:
+def test_a_slider_moved_while_it_writes_changes_what_comes_next(
+    steer: Callable, slow: None, until: Callable, listen: Callable
+) -> None:
     widget = steer(max_new_tokens=30)
     listen(widget)
     assert until(lambda: len(widget.columns["edited"]["words"]) > 3)
@@ -133,13 +137,19 @@ def test_a_prompt_that_cannot_be_read_is_refused_in_words(steer: Callable, liste
 
 
 def test_a_chat_is_sent_as_messages(model: iv.Model, steer: Callable) -> None:
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    messages = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
     widget = steer(prompt=messages).wait()
     assert "".join(widget.columns["plain"]["prompt_words"]) == "user: a\nassistant: b\nuser: c\nassistant: "
     assert widget.text("plain") == iv.generate(model, messages, max_new_tokens=8, hermetic=True).text
 
 
-def test_every_token_but_the_newest_has_its_projection(model: iv.Model, direction: iv.Direction, steer: Callable) -> None:
+def test_every_token_but_the_newest_has_its_projection(
+    model: iv.Model, direction: iv.Direction, steer: Callable
+) -> None:
     widget = steer().wait()
     column = widget.columns["plain"]
     values = wire.unpack(column["values"])[0]
@@ -181,7 +191,9 @@ def test_the_code_gives_the_same_text_in_a_fresh_process(tmp_path: Path) -> None
     assert done.stdout.decode("utf-8") == widget.text() + "\n"
 
 
-def test_a_recipe_holds_the_edits_as_they_stand(model: iv.Model, direction: iv.Direction, steer: Callable, tmp_path: Path) -> None:
+def test_a_recipe_holds_the_edits_as_they_stand(
+    model: iv.Model, direction: iv.Direction, steer: Callable, tmp_path: Path
+) -> None:
     widget = steer(edits=[iv.Add(direction, 2.0)], recipe_path=tmp_path / "mood")
     loaded = iv.Recipe.load(widget.save_recipe())
     assert [edit.label for edit in loaded.edits] == [edit.label for edit in widget.active_edits()]
@@ -207,10 +219,14 @@ def test_the_dose_is_nothing_at_zero_and_its_texts_are_those_of_generate(
     assert len(dose["words"]) == 20
     for strength, column in zip(strengths, dose["texts"], strict=True):
         edits = [iv.Add(direction, strength)] if strength else []
-        assert "".join(column["words"]) == iv.generate(model, "A text", max_new_tokens=8, edits=edits, hermetic=True).text
+        assert (
+            "".join(column["words"]) == iv.generate(model, "A text", max_new_tokens=8, edits=edits, hermetic=True).text
+        )
 
 
-def test_a_direction_taken_out_is_measured_off_and_out(model: iv.Model, direction: iv.Direction, steer: Callable) -> None:
+def test_a_direction_taken_out_is_measured_off_and_out(
+    model: iv.Model, direction: iv.Direction, steer: Callable
+) -> None:
     widget = steer(edits=[iv.ProjectOut(direction, site="blocks.*.resid")]).compute_dose()
     dose = widget.dose[0]
     assert wire.unpack(dose["strengths"]).tolist() == [0, 1]
@@ -236,7 +252,9 @@ def test_the_promoted_words_are_those_that_the_direction_raises(model: iv.Model,
     assert set(promoted.tolist()) == set(weight.topk(20).indices.tolist())
 
 
-def test_a_dose_asked_for_by_the_browser_arrives(steer: Callable, listen: Callable, ask: Callable, until: Callable) -> None:
+def test_a_dose_asked_for_by_the_browser_arrives(
+    steer: Callable, listen: Callable, ask: Callable, until: Callable
+) -> None:
     widget = steer().wait()
     comm = listen(widget)
     ask(widget, comm, {"id": 1, "kind": "dose", "edit": 0})

@@ -23,7 +23,9 @@ def test_values_that_do_not_match_the_words_are_refused() -> None:
         iv.TokenStrip(["a", "b"], [1, 2], ids=[1])
 
 
-def test_a_projection_shows_itself_text_by_text_without_its_special_tokens(model: iv.Model, direction: iv.Direction) -> None:
+def test_a_projection_shows_itself_text_by_text_without_its_special_tokens(
+    model: iv.Model, direction: iv.Direction
+) -> None:
     acts = iv.capture(model, [[0, 10, 11], [0, 12]], [direction.site])
     projection = iv.project(acts, direction)
     widget = projection.widget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from innerview.widgets.writer import Writer
@@ -13,7 +14,7 @@ def test_at_most_twenty_messages_leave_in_a_second() -> None:
     for i in range(8):
         writer.put(i, lambda: left.append(time.monotonic()))
     assert writer.wait()
-    gaps = [b - a for a, b in zip(left, left[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(left)]
     assert len(left) == 8
     assert min(gaps) >= 0.045
 

@@ -147,7 +147,10 @@ class Widget(anywidget.AnyWidget):
         if kind == "hello":
             self.answer(message_id, {})
         elif kind not in self.verbs:
-            self.refuse(message_id, f"no request {str(kind)[:40]!r}; a {type(self).__name__} answers {', '.join(self.verbs) or 'none'}")
+            self.refuse(
+                message_id,
+                f"no request {str(kind)[:40]!r}; a {type(self).__name__} answers {', '.join(self.verbs) or 'none'}",
+            )
         else:
             self._do(message_id, kind, content)
 

@@ -52,7 +52,14 @@ class Column:
 
     def to_dict(self) -> dict[str, Any]:
         """As the wire carries it."""
-        base = {"prompt": self.prompt, "prompt_words": [], "words": [], "values": None, "state": self.state, "mixed": self.is_mixed}
+        base = {
+            "prompt": self.prompt,
+            "prompt_words": [],
+            "words": [],
+            "values": None,
+            "state": self.state,
+            "mixed": self.is_mixed,
+        }
         if self.run is None:
             return base
         state = base["state"]

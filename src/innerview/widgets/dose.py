@@ -1,7 +1,6 @@
 """Effect against cost: what a direction does to the words it promotes, and what it breaks on the way."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +13,7 @@ from innerview.errors import WidgetError
 from innerview.hooks import BoardRun, board_of
 from innerview.models.model import Model
 from innerview.models.text import token_word
-from innerview.runs import Plan, Rows, current
+from innerview.runs import Plan, Rows
 from innerview.widgets.edit_form import EditForm
 
 STRENGTHS = tuple(float(s) for s in range(-4, 5))
@@ -56,7 +55,13 @@ def at_strength(form: EditForm, strength: float) -> EditForm:
 
 
 def measure(
-    model: Model, form: EditForm, directions: list[Direction], prompt: list[int], written: list[int], limit: float, tick: Callable[[], None]
+    model: Model,
+    form: EditForm,
+    directions: list[Direction],
+    prompt: list[int],
+    written: list[int],
+    limit: float,
+    tick: Callable[[], None],
 ) -> Response:
     """The response to a form over its strengths.
 
@@ -88,13 +93,21 @@ def measure(
             effects.append(float((edited.exp() - plain.exp())[:, promoted].sum(-1).mean()))
             costs.append(float((plain.exp() * (plain - edited)).sum(-1).clamp(min=0).mean()))
         tick()
-    return Response(strengths, effect, cost, random_effect, random_cost, [token_word(model.tokenizer, i) for i in promoted.tolist()])
+    return Response(
+        strengths, effect, cost, random_effect, random_cost, [token_word(model.tokenizer, i) for i in promoted.tolist()]
+    )
 
 
 def random_like(direction: Direction) -> Direction:
     """A random direction with the same site and step."""
     noise = torch.randn(direction.vector.shape, generator=torch.Generator().manual_seed(SEED))
-    return replace(direction, vector=noise / noise.norm(), center=0.0, name=f"random like {direction.name}", origin=f"random, seed {SEED}")
+    return replace(
+        direction,
+        vector=noise / noise.norm(),
+        center=0.0,
+        name=f"random like {direction.name}",
+        origin=f"random, seed {SEED}",
+    )
 
 
 def promoted_ids(model: Model, direction: Direction) -> Tensor:
@@ -105,7 +118,9 @@ def promoted_ids(model: Model, direction: Direction) -> Tensor:
     """
     width = direction.vector.numel()
     if width != model.d_model or not {"final_norm", "logits"} <= model.table.keys():
-        raise WidgetError(f"{direction.name!r} is {width} wide and the residual stream {model.d_model}, so which words it promotes is unknown")
+        raise WidgetError(
+            f"{direction.name!r} is {width} wide and the residual stream {model.d_model}, so which words it promotes is unknown"
+        )
     norm, head = (model.module.get_submodule(model.table[name].module) for name in ("final_norm", "logits"))
     first = next(head.parameters())
     # The norm divides by the size: a vector with elements of size one passes it as it is. The difference cancels every bias.
@@ -129,18 +144,9 @@ def forced(model: Model, ids: Tensor, start: int, edits: list[Edit]) -> Float[Te
     rows = Rows(torch.zeros_like(one), one, torch.tensor([start]), is_full=True)
     kept: list[Tensor] = []
     site = model.site("logits")
-    run = BoardRun(board, Plan.of(model, edits), rows, taps={site.point: [(site, lambda _, value: kept.append(value.detach()))]})
-    with board.holding(run.points), torch.no_grad(), _inside(run):
-        model.module(input_ids=ids.to(model.device), use_cache=False)
+    run = BoardRun(
+        board, Plan.of(model, edits), rows, taps={site.point: [(site, lambda _, value: kept.append(value.detach()))]}
+    )
+    with torch.no_grad():
+        run.call((), {"input_ids": ids.to(model.device), "use_cache": False})
     return torch.log_softmax(kept[0][0, start - 1 : -1].float(), dim=-1).cpu()
-
-
-@contextlib.contextmanager
-def _inside(run: BoardRun) -> Iterator[None]:
-    """Forwards of this block belong to `run`."""
-    token = current.set(run)
-    try:
-        yield
-    finally:
-        current.reset(token)
-        run.let_go()

@@ -111,7 +111,9 @@ def form_of(edit: Any, directions: list[Direction]) -> EditForm:
         raise WidgetError(f"Steer shows Add and ProjectOut, not {type(edit).__name__}; attach others with iv.attach")
     where = edit.where
     if where.positions is not None or where.steps is not None:
-        raise WidgetError(f"Steer has no positions or steps to show for {edit.label!r}; use iv.generate(..., edits=[...]) for it")
+        raise WidgetError(
+            f"Steer has no positions or steps to show for {edit.label!r}; use iv.generate(..., edits=[...]) for it"
+        )
     direction, layers = _placed(edit)
     index = next((i for i, known in enumerate(directions) if _is_same(known, direction)), None)
     if index is None:
@@ -134,7 +136,9 @@ def _placed(edit: Add | ProjectOut) -> tuple[Direction, Literal["site", "all"]]:
     if edit.site == every_layer(direction.site):
         return direction, "all"
     if "*" in edit.site:
-        raise WidgetError(f"Steer applies {direction.name!r} at {direction.site} or {every_layer(direction.site)}, not at {edit.site!r}")
+        raise WidgetError(
+            f"Steer applies {direction.name!r} at {direction.site} or {every_layer(direction.site)}, not at {edit.site!r}"
+        )
     # Readings go by name, so the same vector at another site needs another one.
     return dataclasses.replace(direction, site=edit.site, name=f"{direction.name} at {edit.site}"), "site"
 
@@ -153,10 +157,14 @@ def checked_directions(model: Model, directions: Sequence[Any]) -> list[Directio
     found: list[Direction] = []
     for direction in directions:
         if not isinstance(direction, Direction):
-            raise WidgetError(f"directions holds Directions, not {type(direction).__name__}; make one with iv.contrast or iv.Direction.from_vector")
+            raise WidgetError(
+                f"directions holds Directions, not {type(direction).__name__}; make one with iv.contrast or iv.Direction.from_vector"
+            )
         model.site(direction.site)
         if any(known.name == direction.name for known in found):
-            raise WidgetError(f"two directions are named {direction.name!r}; name one with direction.named('another name')")
+            raise WidgetError(
+                f"two directions are named {direction.name!r}; name one with direction.named('another name')"
+            )
         found.append(direction)
     return found
 

@@ -102,7 +102,9 @@ class LogitLens(Widget):
             if turn != self._comparison:
                 return
             self._other = lens
-            self.push(lens=_traits(self._lens, self._lens.text), other=_traits(lens, lens.text, self._lens), show="both")
+            self.push(
+                lens=_traits(self._lens, self._lens.text), other=_traits(lens, lens.text, self._lens), show="both"
+            )
             self.tell("ready")
 
         self.work(lambda: logit_lens(model, second, k=self._lens.top_ids.shape[2], sites=self._lens.site), done)
@@ -114,7 +116,10 @@ class LogitLens(Widget):
         shares = np.exp(_array(lens.top_logprobs)[:, first:, 0])
         rows = [
             [lens.layers[layer]]
-            + [f"{wire.visible(word)} {share:.0%}" for word, share in zip(_texts(lens, ids[layer]), shares[layer], strict=True)]
+            + [
+                f"{wire.visible(word)} {share:.0%}"
+                for word, share in zip(_texts(lens, ids[layer]), shares[layer], strict=True)
+            ]
             for layer in reversed(range(len(lens.layers)))
         ]
         caption = f"Logit lens · {lens.model_name} · {lens.site}: the top word in each layer" + (
@@ -141,13 +146,17 @@ class LogitLens(Widget):
     def _model(self) -> Model:
         model = getattr(self._lens, "model", None)
         if model is None:
-            raise WidgetError("this lens holds no model to read a second text with; make it again with iv.logit_lens(model, text)")
+            raise WidgetError(
+                "this lens holds no model to read a second text with; make it again with iv.logit_lens(model, text)"
+            )
         return model
 
 
 def _read(model: Any, given: str | None, compare: str | None) -> Lens:
     if not isinstance(model, Model):
-        raise WidgetError(f"LogitLens takes a Lens, or a Model and a text, not {type(model).__name__}; try iv.LogitLens(model, 'some text')")
+        raise WidgetError(
+            f"LogitLens takes a Lens, or a Model and a text, not {type(model).__name__}; try iv.LogitLens(model, 'some text')"
+        )
     if given is None:
         raise WidgetError(f"LogitLens of {model.name} needs a text; try iv.LogitLens(model, 'some text')")
     return logit_lens(model, given, compare=compare)
@@ -180,7 +189,9 @@ def _gain(first: Lens, second: Lens) -> dict[str, Any] | None:
     if first.top_ids.shape[:2] != second.top_ids.shape[:2]:
         return None
     before = [
-        torch.log_softmax(first.logits(layer).float(), dim=-1).exp().gather(1, second.top_ids[layer, :, :1].to(first.residual.device))[:, 0]
+        torch.log_softmax(first.logits(layer).float(), dim=-1)
+        .exp()
+        .gather(1, second.top_ids[layer, :, :1].to(first.residual.device))[:, 0]
         for layer in range(len(first.layers))
     ]
     return wire.pack(second.top_logprobs[:, :, 0].exp() - torch.stack(before).cpu(), "float32")

@@ -55,7 +55,9 @@ def built(name: str) -> str:
     try:
         return _read(name)
     except FileNotFoundError as error:
-        raise WidgetError(f"the front end is not built: no {STATIC / name}; run `npm ci && npm run build` in the repository") from error
+        raise WidgetError(
+            f"the front end is not built: no {STATIC / name}; run `npm ci && npm run build` in the repository"
+        ) from error
 
 
 @cache
@@ -104,7 +106,11 @@ def parts_from_widget_state(state: Mapping[str, Any]) -> dict[str, Saved]:
         name = _bundle(model)
         if name is None:
             continue
-        traits = {key: value for key, value in model["state"].items() if not key.startswith("_") and key not in ("layout", "tabbable", "tooltip")}
+        traits = {
+            key: value
+            for key, value in model["state"].items()
+            if not key.startswith("_") and key not in ("layout", "tabbable", "tooltip")
+        }
         for buffer in model.get("buffers", ()):
             _put(traits, buffer["path"], base64.b64decode(buffer["data"]))
         found[model_id] = Saved(name, traits, links.get(model_id, {}))
@@ -134,7 +140,9 @@ def _put(traits: dict[str, Any], path: Sequence[Any], data: bytes) -> None:
     """Bytes to their place; a path that later states have lost is left alone."""
     place: Any = traits
     for step in path[:-1]:
-        is_there = (isinstance(place, dict) and step in place) or (isinstance(place, list) and isinstance(step, int) and step < len(place))
+        is_there = (isinstance(place, dict) and step in place) or (
+            isinstance(place, list) and isinstance(step, int) and step < len(place)
+        )
         if not is_there:
             return
         place = place[step]
@@ -166,7 +174,13 @@ def _saved(part: Saved, i: int) -> str:
         return value
 
     traits = walk(part.traits, [])
-    content = {"widget": part.widget, "traits": traits, "buffers": buffers, "css": f"css-{part.widget}", "links": dict(part.links)}
+    content = {
+        "widget": part.widget,
+        "traits": traits,
+        "buffers": buffers,
+        "css": f"css-{part.widget}",
+        "links": dict(part.links),
+    }
     return _data(f"saved-{i}", content)
 
 

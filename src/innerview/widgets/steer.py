@@ -54,14 +54,16 @@ class Steer(Widget):
     shade = traitlets.Int(-1).tag(sync=True, echo_update=False)
 
     def __init__(
-        self, model: Model, directions: Sequence[Direction] = (), prompt: Prompt = "", *, max_new_tokens: int = 40,
+        self, model: Model, directions: Sequence[Direction] | Direction = (), prompt: Prompt = "", *, max_new_tokens: int = 40,
         edits: Sequence[Edit] | None = None, recipe_path: str | Path | None = None, limit: float = LIMIT,
     ) -> None:  # fmt: skip
         if not isinstance(model, Model):
             raise WidgetError(f"Steer takes a Model, not {type(model).__name__}; open one with iv.open_model")
-        known = [*directions] if not isinstance(directions, Direction) else [directions]
+        known: list[Direction] = [directions] if isinstance(directions, Direction) else [*directions]
         checked_directions(model, known)
-        forms = [EditForm(i) for i in range(len(known))] if edits is None else [form_of(e, known) for e in checked(edits)]
+        forms = (
+            [EditForm(i) for i in range(len(known))] if edits is None else [form_of(e, known) for e in checked(edits)]
+        )
         self._model, self._directions = model, checked_directions(model, known)
         self._limit = max([float(limit), *(abs(form.coefficient) for form in forms)])
         self._max_new_tokens = max_new_tokens
@@ -102,7 +104,9 @@ class Steer(Widget):
         """
         for column in self._columns.values():
             if column.run is not None and not column.run.wait(timeout_s):
-                raise WidgetError(f"the columns are not written after {timeout_s:g} s; wait(timeout_s=...) longer, or stop()")
+                raise WidgetError(
+                    f"the columns are not written after {timeout_s:g} s; wait(timeout_s=...) longer, or stop()"
+                )
         self._send_columns()
         self._writer.wait()
         return self
@@ -143,7 +147,9 @@ class Steer(Widget):
             WidgetError: No folder was given.
         """
         if self._recipe_path is None:
-            raise WidgetError("there is no folder to save the recipe in; give one with iv.Steer(..., recipe_path='my recipe')")
+            raise WidgetError(
+                "there is no folder to save the recipe in; give one with iv.Steer(..., recipe_path='my recipe')"
+            )
         return Recipe(tuple(self.active_edits()), self._model.name).save(self._recipe_path)
 
     # What the browser asks.
@@ -185,7 +191,11 @@ class Steer(Widget):
             raise WidgetError(f"a prompt has the fields chat, text and before; received {str(value)[:40]}")
         # Earlier messages are Python's to set.
         before = self.prompt["before"]
-        return {"chat": value["chat"] and self._model.has_chat, "text": text(value.get("text"), TEXT_LIMIT), "before": before}
+        return {
+            "chat": value["chat"] and self._model.has_chat,
+            "text": text(value.get("text"), TEXT_LIMIT),
+            "before": before,
+        }
 
     def check_edits(self, value: Any) -> list[dict[str, Any]]:
         if not isinstance(value, list) or len(value) > MOST_EDITS:
@@ -199,7 +209,11 @@ class Steer(Widget):
 
     def html_table(self) -> str:
         said = ", ".join(edit.label for edit in self.active_edits()) or "no edit"
-        rows = [["prompt", self.prompt["text"]], ["plain", self.text("plain")], [f"edited: {said}", self.text("edited")]]
+        rows = [
+            ["prompt", self.prompt["text"]],
+            ["plain", self.text("plain")],
+            [f"edited: {said}", self.text("edited")],
+        ]
         return wire.html_table(["", "text"], rows, f"Steer · {self._model.name}")
 
     def plain_text(self) -> str:
@@ -295,7 +309,13 @@ class Steer(Widget):
         plain = self._generate([])
         plain.wait()
         response = doses.measure(
-            self._model, form, self._directions, plain.prompt_tokens[0], plain.tokens_so_far[0], self._limit, lambda: None
+            self._model,
+            form,
+            self._directions,
+            plain.prompt_tokens[0],
+            plain.tokens_so_far[0],
+            self._limit,
+            lambda: None,
         )
         texts = []
         for strength in response.strengths:

@@ -61,12 +61,16 @@ class TokenStrip(Widget):
         """The widget that shows a projection, its texts one after another."""
         words = [word for row in result.words for word in row]
         ids = [token for row in result.tokens for token in row]
-        values = np.concatenate([row[: len(said)].numpy() for row, said in zip(result.values, result.words, strict=True)])
+        values = np.concatenate(
+            [row[: len(said)].numpy() for row, said in zip(result.values, result.words, strict=True)]
+        )
         # Special tokens are outliers of the residual stream: their projection says nothing of the text.
         values[[special for row in result.special for special in row]] = np.nan
         name = result.direction.name
         starts = np.cumsum([0, *map(len, result.words[:-1])]).tolist()
-        return cls(words, values, [name], ids=ids, unit="steps", what=f"{name} · {result.direction.site}", starts=starts)
+        return cls(
+            words, values, [name], ids=ids, unit="steps", what=f"{name} · {result.direction.site}", starts=starts
+        )
 
     def check_series(self, value: Any) -> int:
         return whole(value, 0, len(self.labels) - 1)
@@ -74,12 +78,15 @@ class TokenStrip(Widget):
     def html_table(self) -> str:
         head = ["token", *self.labels]
         rows = [
-            [wire.visible(word), *(_said(series[i]) for series in self._rows)] for i, word in enumerate(self.words[:TABLE_TOKENS])
+            [wire.visible(word), *(_said(series[i]) for series in self._rows)]
+            for i, word in enumerate(self.words[:TABLE_TOKENS])
         ]
         return wire.html_table(head, rows, f"{self.about['what']} · {len(self.words)} tokens")
 
     def plain_text(self) -> str:
-        said = " ".join(f"{wire.visible(word)} {_said(value)}" for word, value in zip(self.words, self._rows[0], strict=True))
+        said = " ".join(
+            f"{wire.visible(word)} {_said(value)}" for word, value in zip(self.words, self._rows[0], strict=True)
+        )
         return f"{self.labels[0]}: {said}"
 
 
@@ -96,5 +103,7 @@ def _rows(values: Any, length: int) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float32)
     rows = array[None] if array.ndim == 1 else array
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != length:
-        raise WidgetError(f"{length} words take values of shape [{length}] or [series, {length}], not {list(array.shape)}")
+        raise WidgetError(
+            f"{length} words take values of shape [{length}] or [series, {length}], not {list(array.shape)}"
+        )
     return rows

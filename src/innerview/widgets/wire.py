@@ -73,6 +73,9 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str)
     """A plain table, escaped, for where no JavaScript runs."""
     line = "".join(f"<th>{html.escape(word)}</th>" for word in head)
     body = "".join(
-        f"<tr><th>{html.escape(row[0])}</th>{''.join(f'<td>{html.escape(word)}</td>' for word in row[1:])}</tr>" for row in rows
+        f"<tr><th>{html.escape(row[0])}</th>{''.join(f'<td>{html.escape(word)}</td>' for word in row[1:])}</tr>"
+        for row in rows
     )
-    return f"<table><caption>{html.escape(caption)}</caption><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{line}</tr></thead><tbody>{body}</tbody></table>"
+    )
