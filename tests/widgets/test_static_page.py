@@ -81,7 +81,7 @@ def test_a_widget_writes_its_own_page_and_says_where(tmp_path: Path, model: iv.M
 def test_what_is_no_part_of_a_page_is_refused() -> None:
     with pytest.raises(iv.WidgetError, match="not str"):
         static_page.page("A page", ["<p>text</p>"])  # type: ignore[list-item]
-    with pytest.raises(iv.WidgetError, match="no widget '../host'"):
+    with pytest.raises(iv.WidgetError, match=r"no widget '\.\./host'"):
         static_page.page("A page", [Saved("../host", {})])
 
 
