@@ -7,6 +7,7 @@ from typing import Any
 from innerview.edits import Edit
 from innerview.errors import EditError
 from innerview.hooks import Board, board_of
+from innerview.interrupts import Uninterrupted
 from innerview.models.model import Model
 from innerview.own_forwards import Block, raise_unmet
 from innerview.runs import Plan
@@ -25,13 +26,16 @@ def editing(model: Model, edits: Any, *, prompt_tokens: Any = None) -> Iterator[
     """
     board = board_of(model)
     block = Block(Plan.of(model, edits), prompt_tokens)
-    held = board.acquire(block.plan.points)
+    held: list[Any] = []
     try:
-        board.push(block)
+        with Uninterrupted():
+            held = board.acquire(block.plan.points)
+            board.push(block)
         yield
     finally:
-        board.pop(block)
-        board.release(held)
+        with Uninterrupted():
+            board.pop(block)
+            board.release(held)
     raise_unmet(block, "this block")
 
 
@@ -60,7 +64,7 @@ class Attachment:
 
     def detach(self) -> None:
         """Take the edits off; a second call does nothing."""
-        with self._board.lock:
+        with Uninterrupted(), self._board.lock:
             if self._board.attached.get(self.name) is self:
                 del self._board.attached[self.name]
             held, self._held = self._held, []
@@ -77,7 +81,8 @@ def attach(model: Model, edits: Any, *, name: str | None = None) -> Attachment:
     Args:
         model: The network.
         edits: Edits, applied in list order.
-        name: What to call them; their description when None, so that a cell run twice never doubles.
+        name: What to call them; their description when None, so that a cell run twice never doubles. Other edits of the same
+            description get a number behind it.
     Raises:
         EditError: An edit does not fit.
     """
@@ -85,14 +90,24 @@ def attach(model: Model, edits: Any, *, name: str | None = None) -> Attachment:
     plan = Plan.of(model, edits)
     if not plan.edits:
         raise EditError("nothing to attach: the list of edits is empty")
-    name = name or " + ".join(edit.label for edit in plan.edits)
-    with board.lock:
+    with Uninterrupted(), board.lock:
+        name = name or _described(board, plan)
         made = Attachment(board, name, Block(plan, name=name), board.acquire(plan.points))
         old = board.attached.get(name)
         board.attached[name] = made
         if old is not None:
             old.detach()
     return made
+
+
+def _described(board: Board, plan: Plan) -> str:
+    """The edits in a few words, with a number behind where other edits are attached under the same words."""
+    words, codes = " + ".join(edit.label for edit in plan.edits), [edit.to_code() for edit in plan.edits]
+    name, number = words, 1
+    while name in board.attached and [edit.to_code() for edit in board.attached[name].edits] != codes:
+        number += 1
+        name = f"{words} ({number})"
+    return name
 
 
 def attached(model: Model) -> list[Attachment]:

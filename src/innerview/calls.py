@@ -1,8 +1,17 @@
 """What a call of a root module carries: rows of tokens, and a cache of earlier ones."""
 
+import inspect
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def named(root: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """The first argument of a call of the root, and the others by name."""
+    if len(args) < 2:
+        return args, kwargs
+    names = list(inspect.signature(root.forward).parameters)[1 : len(args)]
+    return args[:1], dict(zip(names, args[1:], strict=False)) | kwargs
 
 
 def ids_shape(args: tuple, kwargs: dict) -> tuple[tuple[int, int] | None, Any]:

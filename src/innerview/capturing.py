@@ -16,7 +16,7 @@ from innerview.models import text
 from innerview.models.attention import eager_attention
 from innerview.models.model import Model
 from innerview.models.site import Site
-from innerview.runs import Plan, Rows, check_positions, current
+from innerview.runs import Plan, Rows, check_positions
 
 
 class _Stop(Exception):
@@ -101,7 +101,8 @@ class Call:
         if self.tokens is None:
             return None
         lengths = self.tokens.lengths
-        return Rows(self.tokens.left_pad, lengths, lengths, is_full=bool(self.tokens.mask.all()))
+        is_full = bool(self.tokens.mask.all())
+        return Rows(self.tokens.left_pad, lengths, lengths, is_full=is_full, real=self.tokens.mask)
 
 
 def _takes_ids(model: Model) -> bool:
@@ -163,15 +164,10 @@ def _forward(board: Board, plan: Plan, call: Call, sites: list[Site]) -> dict[st
     for site in sites:
         taps.setdefault(site.point, []).append((site, keep))
     run = BoardRun(board, plan, call.rows() if plan.by_point else None, taps=taps)
-    with board.holding(run.points):
-        token = current.set(run)
-        try:
-            board.root(*call.args, **call.kwargs)
-        except _Stop:
-            return values
-        finally:
-            current.reset(token)
-            run.let_go()
+    try:
+        run.call(call.args, call.kwargs)
+    except _Stop:
+        return values
     missed = [site.name for site in sites if site.name not in values]
     raise CaptureError(
         f"site {missed[0]!r} never fired: the network does not run that module itself; see model.sites() for sites that fire"

@@ -45,6 +45,10 @@ class Edit:
         """The edit in a few words."""
         return f"{type(self).__name__} at {self.site}"
 
+    def to_code(self) -> str:
+        """The expression that builds this edit."""
+        raise TypeError(f"{type(self).__name__} is no edit of its own; use Add, ProjectOut or Replace")
+
 
 def _direction(given: Any, verb: str) -> Direction:
     if not isinstance(given, Direction):

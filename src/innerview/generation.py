@@ -34,6 +34,7 @@ class _WritingRun(BoardRun):
     def __init__(self, board: Board, plan: Plan, rows: Rows, *, recomputes: bool, **options: Any) -> None:
         super().__init__(board, plan, rows, **options)
         self.held: list[Any] = []
+        self._is_locked = False
         self._recomputes = recomputes
         self._is_new = True
         # A deque, because reading and clearing it is one step: no update is lost in between.
@@ -44,10 +45,22 @@ class _WritingRun(BoardRun):
         self._pending.append(plan)
 
     def starts(self, args: tuple, kwargs: dict) -> None:
+        self.board.lock.acquire()
+        self._is_locked = True
         super().starts(args, kwargs)
         if self._pending:
             self._switch(self._pending.pop())
         self._is_new = False
+
+    def ends(self, is_whole: bool) -> None:
+        self.let_go()
+        super().ends(is_whole)
+
+    def let_go(self) -> None:
+        """Give the lock back behind a forward, or behind one that was broken off."""
+        if self._is_locked:
+            self._is_locked = False
+            self.board.lock.release()
 
     def _switch(self, plan: Plan) -> None:
         assert self.forward is not None

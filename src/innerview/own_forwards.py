@@ -28,9 +28,13 @@ class Block:
 class OwnForward:
     """A forward of the user's own: the attached edits, then the thread's blocks."""
 
-    def __init__(self, blocks: list[Block], forward: Forward | None) -> None:
+    def __init__(
+        self, blocks: list[Block], forward: Forward | None, *, outer: "OwnForward | None" = None, frame: Any = None
+    ) -> None:
         self.blocks = blocks
         self.forward = forward
+        self.outer = outer
+        self.frame = frame
         self.cache: Any = None
 
     def visit(self, point: Point, value: Any) -> Any:
@@ -49,35 +53,33 @@ class Prompts:
     def __init__(self) -> None:
         self._by_cache: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
 
-    def own_forward(self, blocks: list[Block], args: tuple, kwargs: dict) -> OwnForward:
-        """A forward of the user's own that starts, with its tokens counted."""
-        if not any(block.plan.by_point for block in blocks):
-            return OwnForward(blocks, None)
+    def locate(self, own: OwnForward, args: tuple, kwargs: dict) -> None:
+        """Count the tokens of a forward of the user's own that starts."""
+        if not any(block.plan.by_point for block in own.blocks):
+            return
         shape, device = ids_shape(args, kwargs)
         if shape is None:
-            return OwnForward(blocks, None)
+            return
         cache = kwargs.get("past_key_values")
         col0 = cache_length(kwargs) or 0
-        told = next((b.prompt_tokens for b in reversed(blocks) if b.prompt_tokens is not None), None)
-        own = OwnForward(blocks, Forward(self._rows(shape, col0, cache, kwargs, told), shape, col0, device))
+        told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
+        own.forward = Forward(self._rows(shape, col0, cache, kwargs, told), shape, col0, device)
         own.cache = cache
-        for block in blocks:
+        for block in own.blocks:
             block.longest = max(block.longest, col0 + shape[1])
-        return own
 
     def _rows(self, shape: tuple[int, int], col0: int, cache: Any, kwargs: dict, told: Any) -> Rows:
         rows, q = shape
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= col0 + q:
             real = mask[:, : col0 + q].bool()
-            left_pad = real.long().argmax(dim=1)
             length = real.sum(dim=1)
             has_positions, is_full = True, False
         else:
-            left_pad, length = torch.zeros(rows, dtype=torch.long), torch.full((rows,), col0 + q)
+            real, length = None, torch.full((rows,), col0 + q)
             has_positions, is_full = told is not None, True
         prompt, why = self._prompt_of(rows, q, col0, cache, kwargs, length, told, has_positions)
-        return Rows(left_pad, length, prompt, why, has_positions, is_full)
+        return Rows(torch.zeros(rows, dtype=torch.long), length, prompt, why, has_positions, is_full, real)
 
     def _prompt_of(
         self, rows: int, q: int, col0: int, cache: Any, kwargs: dict, length: Tensor, told: Any, has_mask: bool

@@ -109,6 +109,7 @@ class Rows:
         why_unknown: What to say when `prompt_len` is asked for and unknown.
         has_positions: Whether positions in the rows are known at all.
         is_full: Whether every token of every row is known to be real, so that no mask is needed.
+        real: True for real tokens, shape [rows, columns]; None where `left_pad` and `length` say it all.
     """
 
     left_pad: Tensor
@@ -117,6 +118,7 @@ class Rows:
     why_unknown: str = ""
     has_positions: bool = True
     is_full: bool = False
+    real: Tensor | None = None
 
     def expanded(self, rows: int) -> "Rows":
         """The same, for a forward with more rows: beams and several sequences come repeat-interleaved."""
@@ -128,9 +130,9 @@ class Rows:
         each = rows // base
         length = self.length if self.length.shape[0] == rows else self.length.repeat_interleave(each)
         prompt = None if self.prompt_len is None else self.prompt_len.repeat_interleave(each)
-        return Rows(
-            self.left_pad.repeat_interleave(each), length, prompt, self.why_unknown, self.has_positions, self.is_full
-        )
+        real = None if self.real is None else self.real.repeat_interleave(each, dim=0)
+        pads = self.left_pad.repeat_interleave(each)
+        return Rows(pads, length, prompt, self.why_unknown, self.has_positions, self.is_full, real)
 
 
 class Forward:
@@ -153,6 +155,10 @@ class Forward:
     @property
     def pos(self) -> Tensor:
         """Position of each token in its row, negative for left pads, shape [rows, q]."""
+        if self._pos is None and self._of_rows().real is not None:
+            # Pads between tokens, as behind a prompt that was padded right, count for nothing.
+            counted = self._of_rows().real.long().cumsum(dim=1) - 1  # type: ignore[union-attr]
+            self._pos = counted[:, self.col0 : self.col0 + self.q].to(self._device)
         if self._pos is None:
             column = self.col0 + torch.arange(self.q, device=self._device)
             self._pos = column[None, :] - self._of_rows().left_pad.to(self._device)[:, None]
@@ -164,9 +170,15 @@ class Forward:
         if self._real is False:
             self._real = None
             if self.rows is not None and self.shape is not None and not self.rows.is_full:
-                real = (self.pos >= 0) & (self.pos < self._of_rows().length.to(self._device)[:, None])
+                real = self._real_tokens()
                 self._real = None if bool(real.all()) else real
         return self._real  # type: ignore[return-value]
+
+    def _real_tokens(self) -> Tensor:
+        rows = self._of_rows()
+        if rows.real is not None:
+            return rows.real[:, self.col0 : self.col0 + self.q].to(self._device)
+        return (self.pos >= 0) & (self.pos < rows.length.to(self._device)[:, None])
 
     def _of_rows(self) -> Rows:
         if self.rows is None or self.shape is None:
