@@ -75,7 +75,9 @@ def direction(
 ) -> iv.Direction:
     """A random direction whose natural step is large enough to change words."""
     generator = torch.Generator().manual_seed(1000 + seed)
-    return iv.Direction.from_vector(torch.randn(width, generator=generator), site, name=name, scale=size, residual_norm=2 * size)
+    return iv.Direction.from_vector(
+        torch.randn(width, generator=generator), site, name=name, scale=size, residual_norm=2 * size
+    )
 
 
 def ids(rows: int, length: int, seed: int = 0) -> Tensor:

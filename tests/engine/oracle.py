@@ -83,7 +83,15 @@ class Counter:
 
 
 def write_together(
-    root: nn.Module, ids: Tensor, mask: Tensor, layer: int, delta: Tensor, chosen: Chosen, steps: int, cache: str, **options: object
+    root: nn.Module,
+    ids: Tensor,
+    mask: Tensor,
+    layer: int,
+    delta: Tensor,
+    chosen: Chosen,
+    steps: int,
+    cache: str,
+    **options: object,
 ) -> Tensor:
     """What transformers' own generate writes with a hand-made hook, shape [rows, steps]."""
     own = {"use_cache": cache != "none"}
