@@ -67,7 +67,6 @@ export class Sync {
     this.traits.set(name, made);
     this.listen(`change:${name}`, () => {
       made.value = this.model.get(name);
-      if (this.life.value === "asking") this.life.value = "live";
     });
     return made;
   }

@@ -43,6 +43,13 @@ export function pieces(text: string, reading: Reading = "cell"): Piece[] {
   return out;
 }
 
+/** A line of text with its invisible characters seen and its spaces left alone. */
+export function readable(text: string): string {
+  return pieces(text, "prose")
+    .map((piece) => (piece.text === "\n" ? " " : piece.text))
+    .join("");
+}
+
 export function visible(text: string): string {
   return pieces(text)
     .map((piece) => piece.text)

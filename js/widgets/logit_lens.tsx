@@ -1,4 +1,5 @@
-import { useComputed, useSignal, useSignalEffect, type Signal } from "@preact/signals";
+import { useComputed, useSignal, type Signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { diverging, sequential, type Theme } from "../components/colour";
 import { RankCurve } from "../components/curve";
 import { Choice, Frame, Verb, type Status } from "../components/frame";
@@ -7,7 +8,7 @@ import { LensTable, type LensWire } from "../components/lens";
 import { Look } from "../components/look";
 import { mount, type Scene } from "../components/mount";
 import { digits, percent } from "../components/numbers";
-import { visible } from "../components/glyphs";
+import { readable, visible } from "../components/glyphs";
 import { unpack, type Packed, type Tensor } from "../wire";
 import type { Sync, View } from "../sync";
 
@@ -15,6 +16,8 @@ type Shading = "probability" | "rank";
 type Showing = "this" | "other" | "both" | "difference";
 
 const HEADING = "Logit lens";
+// A long text is sent with fewer words a cell; a pinned cell then asks for the rest.
+const FULL = 10;
 
 function LogitLens({ sync, theme }: Scene) {
   const wire = sync.trait<LensWire | null>("lens");
@@ -61,11 +64,11 @@ function LogitLens({ sync, theme }: Scene) {
       />
     );
   };
-  const label = (which: LensTable) => show !== "this" && <div class="iv-lens-label">{which.wire.label}</div>;
+  const label = (which: LensTable) => show !== "this" && <div class="iv-lens-label">{readable(which.wire.label)}</div>;
   return (
     <Frame
       title={HEADING}
-      what={`${main.wire.model} · ${main.wire.site} · “${visible(main.wire.text).replaceAll("␣", " ")}”`}
+      what={`${main.wire.model} · ${main.wire.site} · “${readable(main.wire.text)}”`}
       life={life}
       status={status.value}
       verbs={
@@ -126,7 +129,7 @@ function LogitLens({ sync, theme }: Scene) {
           {show === "difference" && (
             <>
               <div class="iv-lens-label">
-                {second!.wire.label} less {main.wire.label}: the top word, and what its probability gained
+                {readable(second!.wire.label)} less {readable(main.wire.label)}: the top word, and what its probability gained
               </div>
               {grid("other", true)}
             </>
@@ -138,7 +141,7 @@ function LogitLens({ sync, theme }: Scene) {
   );
 }
 
-const short = (label: string, otherwise: string) => (label.length <= 16 ? label : otherwise);
+const short = (label: string, otherwise: string) => (label.length <= 16 ? readable(label) : otherwise);
 
 function plainCell(table: LensTable, at: At, shading: Shading, theme: Theme): Cell {
   const top = table.top(at);
@@ -258,27 +261,29 @@ function Side({ sync, table, other, look, pinned }: SideProps) {
   const curveKey = `${which} ${word}`;
   const cellKey = `${which} ${at.layer} ${at.pos}`;
 
-  useSignalEffect(() => {
-    const token = chosen.value;
-    if (token === null || sync.life.value === "page") return;
+  const isPage = sync.life.value === "page";
+  const token = chosen.value;
+  useEffect(() => {
+    if (token === null || isPage) return;
     const key = `${which} ${token}`;
     sync.ask("rank", { token, which }).then(
       ({ ok, buffers }) => (asked.value = { key, ranks: unpack(arrived(ok.ranks, buffers)) }),
       () => (asked.value = null),
     );
-  });
-  const needsMore = shown.k < 10 && sync.life.value === "live" && more.value?.key !== cellKey;
-  if (needsMore && pin && !look.value) {
-    void sync.ask("cell", { layer: at.layer, pos: at.pos, which }).then(
+  }, [token, which, isPage]);
+  const asksMore = shown.k < FULL && pin !== null && look.value === null && sync.life.value === "live";
+  useEffect(() => {
+    if (!asksMore) return;
+    sync.ask("cell", { layer: at.layer, pos: at.pos, which }).then(
       ({ ok, buffers }) => {
         const ids = unpack(arrived(ok.ids, buffers));
         const logprobs = unpack(arrived(ok.logprobs, buffers));
         shown.learn(ids, ok.texts);
         more.value = { key: cellKey, tops: Array.from(ids.data, (id, i) => ({ id, text: shown.text(id), p: Math.exp(logprobs.data[i]!) })) };
       },
-      () => (more.value = { key: cellKey, tops: shown.tops(at) }),
+      () => (more.value = null),
     );
-  }
+  }, [asksMore, cellKey]);
   const exact = asked.value?.key === curveKey ? column(asked.value.ranks, at.pos, shown) : null;
   const ranks = exact ?? shown.curve(word, at.pos);
   const text = visible(shown.text(word));

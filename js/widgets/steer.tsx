@@ -2,7 +2,7 @@ import { useComputed, useSignal, type Signal } from "@preact/signals";
 import { DosePlot } from "../components/dose_plot";
 import { EditRow } from "../components/edit_row";
 import { Frame, Verb, type Status } from "../components/frame";
-import { visible } from "../components/glyphs";
+import { readable, visible } from "../components/glyphs";
 import { mount, type Scene } from "../components/mount";
 import { digits, steps } from "../components/numbers";
 import { fullShade, Shaded } from "../components/shaded";
@@ -286,7 +286,7 @@ function PromptBox({ prompt, hasChat, disabled, onChange, onRun }: PromptProps) 
       {prompt.chat &&
         prompt.before.map((message, i) => (
           <div key={i} class="iv-prompt-before">
-            {message.role}: {visible(message.content).replaceAll("␣", " ")}
+            {message.role}: {readable(message.content)}
           </div>
         ))}
       <div class="iv-prompt-row">

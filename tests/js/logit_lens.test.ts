@@ -208,6 +208,23 @@ describe("the rank of a word", () => {
     ]);
   });
 
+  it("comes with all ten words for a pinned cell of a long text, asked for once", async () => {
+    const model = new FakeModel(traits({ pinned: [0, 1] }));
+    const { el } = draw(model);
+    await settle();
+    model.answer("hello", {});
+    await settle();
+    const asks = model.sent.filter((message) => message.kind === "cell");
+    expect(asks).toMatchObject([{ layer: 0, pos: 1, which: "this" }]);
+    const ids = Int32Array.from({ length: 10 }, (_, i) => 20 + i);
+    const logprobs = Float32Array.from({ length: 10 }, (_, i) => -1 - i);
+    const ok = { ids: { buffer: 0, dtype: "int32", shape: [10] }, logprobs: { buffer: 1, dtype: "float32", shape: [10] }, texts: [..."abcdefghij"] };
+    model.emit("msg:custom", { id: asks[0].id, ok }, [new DataView(ids.buffer), new DataView(logprobs.buffer)]);
+    await settle();
+    expect([...el.querySelectorAll(".iv-look-word bdi")].map((word) => word.textContent).join("")).toBe("abcdefghij");
+    expect(model.sent.filter((message) => message.kind === "cell")).toHaveLength(1);
+  });
+
   it("is exact on a saved page for the last layer's word, and hollow beyond what was saved for another", async () => {
     const { el } = draw(new FakeModel(traits({ _page: true })));
     await settle();

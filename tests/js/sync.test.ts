@@ -50,6 +50,12 @@ describe("requests", () => {
     expect(sync.life.value).toBe("live");
   });
 
+  it("is not taken for live by its own writing", async () => {
+    const sync = new Sync(new FakeModel({ edits: 0 }), ended.signal);
+    sync.put("edits", 1);
+    expect(sync.life.value).toBe("asking");
+  });
+
   it("sends nothing from a saved page", async () => {
     const model = new FakeModel({ _page: true });
     const sync = new Sync(model, ended.signal);

@@ -115,6 +115,23 @@ def test_a_slider_moved_when_nothing_writes_starts_the_edited_column_anew(
     assert widget.columns["edited"]["mixed"] is False
 
 
+def test_a_run_that_fails_shows_why_and_does_not_stay_running(
+    model: iv.Model, steer: Callable, listen: Callable, until: Callable
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("the device is gone")
+
+    handle = model.module.register_forward_pre_hook(fail)
+    try:
+        widget = steer()
+        listen(widget)
+        assert until(lambda: widget.columns["edited"]["state"] == "error")
+        assert until(lambda: "the device is gone" in widget.status["message"])
+    finally:
+        handle.remove()
+        widget.do_run({})
+
+
 def test_another_prompt_is_written_by_the_next_run(steer: Callable, listen: Callable, ask: Callable) -> None:
     widget = steer().wait()
     comm = listen(widget)

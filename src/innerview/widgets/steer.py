@@ -280,10 +280,16 @@ class Steer(Widget):
             column = self._begun(self.active_edits() if name == "edited" else [])
             self._columns[name] = column
             assert column.run is not None
-            self.work(column.run.wait, lambda _: self._send_columns())
+            self.work(lambda run=column.run: self._watch(run))
         if self.status["state"] == "error":
             self.tell("ready")
         self._send_columns()
+
+    def _watch(self, run: Generation) -> None:
+        try:
+            run.wait()
+        finally:
+            self._send_columns()
 
     def _begun(self, edits: list[Edit]) -> Column:
         column = Column(self._model, self._directions, dict(self.prompt))
