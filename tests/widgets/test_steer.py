@@ -87,6 +87,14 @@ def test_stop_keeps_what_was_written(
     assert widget.columns["edited"]["state"] == "stopped"
 
 
+def test_stop_says_nothing_of_a_column_that_had_come_to_its_end(
+    steer: Callable, listen: Callable, ask: Callable
+) -> None:
+    widget = steer().wait()
+    ask(widget, listen(widget), {"id": 1, "kind": "stop"})
+    assert widget.wait().columns["edited"]["state"] == "done"
+
+
 def test_a_slider_moved_while_it_writes_changes_what_comes_next(
     steer: Callable, slow: None, until: Callable, listen: Callable
 ) -> None:

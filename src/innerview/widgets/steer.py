@@ -115,7 +115,7 @@ class Steer(Widget):
         """Stop writing; the text is kept."""
         self._cancel_still()
         for column in self._columns.values():
-            if column.run is not None:
+            if column.run is not None and not column.run.done:
                 column.run.cancel()
 
     def compute_dose(self, direction: int | None = None) -> "Steer":
