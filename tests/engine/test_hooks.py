@@ -58,7 +58,9 @@ def test_the_users_hooks_see_the_edit_if_they_came_later(model: iv.Model) -> Non
     layer, seen = blocks(model.module)[1], {}
     early = layer.register_forward_hook(lambda m, a, out: seen.update(early=out[0] if isinstance(out, tuple) else out))
     with iv.editing(model, [iv.Replace(torch.ones(32), site="blocks.1.resid")]):
-        late = layer.register_forward_hook(lambda m, a, out: seen.update(late=out[0] if isinstance(out, tuple) else out))
+        late = layer.register_forward_hook(
+            lambda m, a, out: seen.update(late=out[0] if isinstance(out, tuple) else out)
+        )
         logits(model.module, ids(1, 4))
     early.remove(), late.remove()
     assert (seen["late"] == 1).all() and not (seen["early"] == 1).all()
@@ -91,7 +93,9 @@ def test_blocks_closed_out_of_order_leave_nothing(model: iv.Model) -> None:
     first.__exit__(None, None, None)
     with iv.editing(model, [iv.ProjectOut(direction(seed=1))]):
         wanted = None
-    with hooked(blocks(model.module)[1], lambda y: y - (y @ direction(seed=1).vector)[..., None] * direction(seed=1).vector):
+    with hooked(
+        blocks(model.module)[1], lambda y: y - (y @ direction(seed=1).vector)[..., None] * direction(seed=1).vector
+    ):
         wanted = logits(model.module, x)
     assert torch.allclose(logits(model.module, x), wanted, atol=1e-4)
     second.__exit__(None, None, None)
@@ -133,9 +137,9 @@ def test_what_breaks_in_a_forward_leaves_nothing_behind(use: str, where: str, ki
     plain, kernel = logits(model.module, x), model.module.config._attn_implementation
     handle = broken_by(model, kind("on purpose"), where)
     try:
-        if use == "capture" and where == "behind the root":
-            uses(model)[use]()
-        elif use == "patterns" and where in ("before a layer", "behind a layer"):
+        if (use == "capture" and where == "behind the root") or (
+            use == "patterns" and where in ("before a layer", "behind a layer")
+        ):
             uses(model)[use]()
         else:
             with pytest.raises(kind, match="on purpose"):
@@ -194,7 +198,9 @@ def test_an_interrupt_at_any_time_leaves_nothing_behind(use: str) -> None:
 # Compiled modules.
 
 
-@pytest.mark.parametrize("how", ["wrapped root", "compiled root", "wrapped layer", "compiled layer", "compiled forward"])
+@pytest.mark.parametrize(
+    "how", ["wrapped root", "compiled root", "wrapped layer", "compiled layer", "compiled forward"]
+)
 def test_a_hook_on_a_compiled_module_is_refused(model: iv.Model, how: str) -> None:
     root, layers = model.module, blocks(model.module)
     if how == "wrapped root":
@@ -307,5 +313,9 @@ def test_registering_waits_for_the_forward_of_a_run(model: iv.Model) -> None:
 def test_a_capture_error_leaves_no_hooks(model: iv.Model) -> None:
     before = hook_ids(model.module)
     with pytest.raises(CaptureError):
-        iv.capture(model, ids(1, 3), "module:" + next(n for n, m in model.module.named_modules() if isinstance(m, nn.ModuleList)))
+        iv.capture(
+            model,
+            ids(1, 3),
+            "module:" + next(n for n, m in model.module.named_modules() if isinstance(m, nn.ModuleList)),
+        )
     assert hook_ids(model.module) == before and is_free(model)

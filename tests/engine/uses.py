@@ -69,7 +69,9 @@ def interrupts(model: iv.Model, work: Callable[[], Any], count: int, seed: int =
         broken_off(work, drawn.uniform(0.0, 0.006))
         iv.detach(model)
         assert hook_ids(model.module) == before, f"hooks are left behind interrupt {nth}"
-        assert current.get() is None and board_of(model).own_blocks() == [], f"a run or block is left behind interrupt {nth}"
+        assert current.get() is None and board_of(model).own_blocks() == [], (
+            f"a run or block is left behind interrupt {nth}"
+        )
         assert model.module.config._attn_implementation == kernel, f"the kernel is another behind interrupt {nth}"
         with torch.no_grad():
             assert torch.equal(model.module(x).logits, plain), f"outputs differ behind interrupt {nth}"
