@@ -149,14 +149,16 @@ def _arguments(model: Model, tokens: text.Tokens) -> dict[str, Any]:
     return given
 
 
-def _forward(board: Board, plan: Plan, call: Call, sites: list[Site]) -> dict[str, Tensor]:
+def _forward(board: Board, plan: Plan, call: Call, sites: list[Site], *, copies: bool = False) -> dict[str, Tensor]:
     """One forward, stopped behind the last of the sites."""
     values: dict[str, Tensor] = {}
+    versions: dict[str, int] = {}
 
     def keep(site: Site, value: Tensor) -> None:
         if site.name in values:
             raise CaptureError(f"site {site.name!r} fired more than once in one forward; name a module that runs once")
-        values[site.name] = value
+        values[site.name] = value.clone() if copies or value.is_inference() else value
+        versions[site.name] = 0 if value.is_inference() else values[site.name]._version
         if len(values) == len(sites):
             raise _Stop
 
@@ -167,7 +169,9 @@ def _forward(board: Board, plan: Plan, call: Call, sites: list[Site]) -> dict[st
     try:
         run.call(call.args, call.kwargs)
     except _Stop:
-        return values
+        # A network that works in place writes over what was kept; it runs again, and what passes is copied.
+        is_written = not copies and any(not v.is_inference() and v._version != versions[n] for n, v in values.items())
+        return _forward(board, plan, call, sites, copies=True) if is_written else values
     missed = [site.name for site in sites if site.name not in values]
     raise CaptureError(
         f"site {missed[0]!r} never fired: the network does not run that module itself; see model.sites() for sites that fire"

@@ -130,9 +130,9 @@ class Board:
 
     def _under_way(self) -> OwnForward | None:
         """This thread's forward of the user's own. No hook hears of an interrupt, so what it broke off is told by its frame."""
-        own: Any = getattr(self._own, "forward", None)
-        frame = sys._getframe(1) if own is not None else None
-        while frame is not None:
+        own: OwnForward | None = getattr(self._own, "forward", None)
+        frame: Any = sys._getframe(1)
+        while own is not None and frame is not None:
             if frame is own.frame:
                 return own
             frame = frame.f_back
