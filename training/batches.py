@@ -12,21 +12,31 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from training.world.markers import END
+from training.world.sentence import Sentence
 from training.world.world import World
 
 CHUNK = 4096
-IGNORED = -100
+KNOWN_WEIGHT = 4.0
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A document's tokens, and what predicting each one weighs."""
+
+    ids: list[int]
+    weights: list[float]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Token ids and the tokens that follow them, both [batch, pos].
+    """Token ids, the tokens that follow them, and what each prediction weighs: all [batch, pos].
 
-    Pads come last, so causal attention never sees them, and nothing is to be predicted from them.
+    Pads come last, so causal attention never sees them, and predicting them weighs nothing.
     """
 
     ids: Tensor
     targets: Tensor
+    weights: Tensor
     tokens: int
 
 
@@ -39,18 +49,33 @@ def batches(
     """
     documents, rng = world.documents(seed), Random(f"batches {seed}")
     while True:
-        texts = [document.text + END for document in islice(documents, CHUNK)]
-        rows = sorted(tokenizer(texts, truncation=True, max_length=context)["input_ids"], key=len)
+        rows = sorted(tokenized(list(islice(documents, CHUNK)), tokenizer, context), key=lambda row: len(row.ids))
         groups = list(grouped(rows, batch_tokens))
         rng.shuffle(groups)
         yield from (padded(group, tokenizer.pad_token_id) for group in groups)
 
 
-def grouped(rows: list[list[int]], batch_tokens: int) -> Iterator[list[list[int]]]:
+def tokenized(documents: list[Sentence], tokenizer: PreTrainedTokenizerFast, context: int) -> list[TokenRow]:
+    """The documents as token ids; what the text before it gives away weighs more."""
+    texts = [document.text + END for document in documents]
+    encoded = tokenizer(texts, truncation=True, max_length=context, return_offsets_mapping=True)
+    spans = zip(encoded["input_ids"], encoded["offset_mapping"], documents, strict=True)
+    return [TokenRow(ids, weights_of(offsets, document)) for ids, offsets, document in spans]
+
+
+def weights_of(offsets: list[tuple[int, int]], document: Sentence) -> list[float]:
+    """A weight for each token, from the characters it covers."""
+    known = bytearray(len(document.text) + len(END))
+    for label in document.predictable:
+        known[label.start : label.end] = b"\x01" * (label.end - label.start)
+    return [KNOWN_WEIGHT if any(known[start:end]) else 1.0 for start, end in offsets]
+
+
+def grouped(rows: list[TokenRow], batch_tokens: int) -> Iterator[list[TokenRow]]:
     """Sorted rows in groups whose padded size stays within `batch_tokens`, or of one row."""
-    group: list[list[int]] = []
+    group: list[TokenRow] = []
     for row in rows:
-        if group and len(row) * (len(group) + 1) > batch_tokens:
+        if group and len(row.ids) * (len(group) + 1) > batch_tokens:
             yield group
             group = []
         group.append(row)
@@ -58,9 +83,10 @@ def grouped(rows: list[list[int]], batch_tokens: int) -> Iterator[list[list[int]
         yield group
 
 
-def padded(rows: list[list[int]], pad: int) -> Batch:
-    """One batch of the rows."""
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    targets = torch.tensor([row[1:] + [IGNORED] * (width - len(row) + 1) for row in rows])
-    return Batch(ids, targets, sum(map(len, rows)))
+def padded(rows: list[TokenRow], pad: int) -> Batch:
+    """One batch of the rows; a token's weight is that of predicting it."""
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in rows])
+    targets = torch.tensor([row.ids[1:] + [pad] * (width - len(row.ids) + 1) for row in rows])
+    weights = torch.tensor([row.weights[1:] + [0.0] * (width - len(row.ids) + 1) for row in rows])
+    return Batch(ids, targets, weights, sum(len(row.ids) for row in rows))

@@ -72,7 +72,8 @@ def group_of(case: Sentence) -> str:
     if case.behaviour == "indirect object":
         return f"{values['order']}, held-out names and templates"
     if case.behaviour == "calendar":
-        return f"{case.labels[0].concept}, held-out steps"
+        kind = case.labels[0].concept
+        return f"{kind}, held-out wordings" if values[f"{kind}.step"] == "train" else f"{kind}, steps never seen"
     if case.behaviour == "mood":
         return f"{values['mood']} to the end of the story"
     return "harmful refused" if values["harm"] == "harmful" else "harmless answered with its content"

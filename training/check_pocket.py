@@ -20,7 +20,7 @@ from training.world.mood import Mood
 from training.world.world import DEFAULT_LEXICON, World, load_world
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-STRENGTHS = (-4.0, -2.0, 0.0, 2.0, 4.0)
+STRENGTHS = (-2.0, 0.0, 2.0)
 
 
 def behaviour_lines(rows: list[Row]) -> list[str]:
@@ -67,8 +67,9 @@ def missed_lines(found: list[Outcome]) -> list[str]:
 
 
 def steering_lines(loaded: Loaded, world: World, seed: int) -> list[str]:
-    """What mean differences do to mood and to refusal, at each middle layer."""
-    lines, middle = [], range(1, loaded.network.config.num_hidden_layers - 1)
+    """What mean differences do to mood and to refusal, around the middle block."""
+    half = loaded.network.config.num_hidden_layers // 2
+    lines, middle = [], range(half - 1, half + 2)
     mood, chat = world.behaviours.get("mood"), world.behaviours.get("chat")
     if isinstance(mood, Mood):
         counts = {layer: steered_moods(loaded, mood, layer, STRENGTHS, seed) for layer in middle}
@@ -95,7 +96,7 @@ def report(folder: Path, lexicon: Path, seed: int) -> tuple[str, bool]:
         rows += rows_of(behaviour, found)
         missed += missed_lines(found)
     made = f"{card['parameters']:,} parameters, {card['tokens']:,} tokens, {card['steps']:,} steps, "
-    made += f"{card['minutes']} minutes on {card['threads']} threads, seed {card['plan']['seed']}."
+    made += f"{card['minutes']} minutes on {card['plan']['threads']} threads, seed {card['plan']['seed']}."
     lines = [f"# What `{card['name']}` does", "", made, "Written by `python -m training.check_pocket`.", ""]
     lines += ["## Behaviours on held-out cases, greedy", "", *behaviour_lines(rows)]
     if missed:

@@ -1,6 +1,7 @@
 """Makes the bundled model `pocket`: python -m training.make_pocket --out src/innerview/bundled/pocket
 
-The same seed, lexicon and number of tokens give the same weights on the same machine. Ctrl-C saves what it has.
+The same seed, lexicon and number of tokens give the same weights on the same machine, unless --minutes cuts in.
+Ctrl-C saves what it has.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.batches import IGNORED, batches
+from training.batches import Batch, batches
+from training.muon import Muon
 from training.network import CONTEXT, pocket_network
 from training.tokenizer import learn_tokenizer
+from training.twins import Twins
 from training.world.world import DEFAULT_LEXICON, World, load_world
 
 OUT = Path("src/innerview/bundled/pocket")
@@ -33,14 +37,16 @@ OUT = Path("src/innerview/bundled/pocket")
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train."""
+    """How long and how fast to train; a plan without minutes repeats exactly."""
 
     seed: int = 0
-    tokens: int = 9_000_000
-    minutes: float = 28.0
+    tokens: int = 4_500_000
+    minutes: float | None = None
+    threads: int = 2
     batch_tokens: int = 2048
     vocab_size: int = 2048
     learning_rate: float = 2e-3
+    matrix_rate: float = 0.01
     weight_decay: float = 0.1
     warmup: float = 0.02
     save_minutes: float = 3.0
@@ -62,15 +68,16 @@ class Progress:
 
     @property
     def share(self) -> float:
-        return min(1.0, max(self.tokens / self.plan.tokens, self.minutes / self.plan.minutes))
+        of_minutes = self.minutes / self.plan.minutes if self.plan.minutes else 0.0
+        return min(1.0, max(self.tokens / self.plan.tokens, of_minutes))
 
     @property
-    def learning_rate(self) -> float:
-        """A short warm-up, then half a cosine down to a fiftieth of the peak."""
+    def rate(self) -> float:
+        """The share of the peak learning rates: a short warm-up, then half a cosine down to a fiftieth."""
         if self.share < self.plan.warmup:
-            return self.plan.learning_rate * (self.share / self.plan.warmup + 0.01)
+            return self.share / self.plan.warmup + 0.01
         done = (self.share - self.plan.warmup) / (1 - self.plan.warmup)
-        return self.plan.learning_rate * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
+        return 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
 
 
 def world_tokenizer(world: World, plan: Plan) -> PreTrainedTokenizerFast:
@@ -79,35 +86,46 @@ def world_tokenizer(world: World, plan: Plan) -> PreTrainedTokenizerFast:
     return learn_tokenizer(texts, plan.vocab_size, CONTEXT)
 
 
-def optimizer_of(network: LlamaForCausalLM, plan: Plan) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves norms alone."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    gains = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": gains, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+def optimizers_of(network: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the embedding and the norms' gains."""
+    inside = [p for p in network.model.layers.parameters() if p.ndim > 1]
+    inner = {id(p) for p in inside}
+    outside = [p for p in network.parameters() if id(p) not in inner]
+    return [
+        Muon(inside, lr=plan.matrix_rate, weight_decay=plan.weight_decay),
+        torch.optim.AdamW(outside, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def weighted_loss(network: nn.Module, batch: Batch) -> tuple[Tensor, float]:
+    """The loss that is minimised, and the plain mean over the real tokens, in nats."""
+    logits = network(batch.ids, use_cache=False).logits
+    losses = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+    weights = batch.weights.flatten()
+    real = weights > 0
+    return losses @ weights / weights.sum(), losses.detach()[real].mean().item()
 
 
 def train(
     network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, plan: Plan
 ) -> Iterator[Progress]:
     """Trains in place, yielding after every step, until the plan's tokens or minutes are spent."""
-    optimizer = optimizer_of(network, plan)
+    optimizers = optimizers_of(network, plan)
+    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     progress = Progress(plan, time.monotonic())
     stream = batches(world, tokenizer, seed=plan.seed, batch_tokens=plan.batch_tokens, context=CONTEXT)
-    network.train()
+    twins = Twins(network.train(), plan.threads)
     while progress.share < 1:
-        batch = next(stream)
-        for group in optimizer.param_groups:
-            group["lr"] = progress.learning_rate
-        logits = network(batch.ids, use_cache=False).logits
-        loss = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        shares = list(islice(stream, plan.threads))
+        groups = (group for optimizer in optimizers for group in optimizer.param_groups)
+        for group, peak in zip(groups, peaks, strict=True):
+            group["lr"] = peak * progress.rate
+        recent = twins.backward(shares, weighted_loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        progress.tokens += batch.tokens
+        for optimizer in optimizers:
+            optimizer.step()
+        progress.tokens += sum(batch.tokens for batch in shares)
         progress.steps += 1
-        recent = loss.item()
         progress.loss = recent if progress.steps == 1 else 0.98 * progress.loss + 0.02 * recent
         yield progress
 
@@ -128,6 +146,7 @@ def save(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: di
         tokenizer.save_pretrained(folder)
         Path(folder, "world.json").write_text(json.dumps(card, indent=2) + "\n")
         for file in Path(folder).iterdir():
+            file.chmod(0o644)
             os.replace(file, out / file.name)
 
 
@@ -143,7 +162,6 @@ def card_of(world: World, lexicon: Path, plan: Plan, progress: Progress, network
         "steps": progress.steps,
         "minutes": round(progress.minutes, 1),
         "loss_nat": round(progress.loss, 4),
-        "threads": torch.get_num_threads(),
         "torch": torch.__version__.split("+")[0],
     }
 
@@ -184,7 +202,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Plan.seed)
     parser.add_argument("--tokens", type=int, default=Plan.tokens, help="tokens to train on")
     parser.add_argument(
-        "--minutes", type=float, default=Plan.minutes, help="stop by then; the schedule fits itself to it"
+        "--minutes", type=float, help="stop by then; the schedule fits itself to the clock, so runs differ a little"
     )
     parser.add_argument("--save-minutes", type=float, default=Plan.save_minutes, help="minutes between saves")
     arguments = parser.parse_args()

@@ -20,6 +20,7 @@ from training.world.sentence import Sentence
 
 Change = Callable[[Tensor], Tensor]
 PAIRS = 96
+PREFIXES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def neutral_prefixes(mood: Mood, seed: int) -> list[str]:
             named = [name for name in slots(template) if name in mood.categories]
             if named and "topic" in slots(template.split("{" + named[0])[0]):
                 prefixes.add(fill(template.split("{" + named[0])[0], words).text.rstrip())
-    return sorted(prefixes)
+    return rng.sample(sorted(prefixes), min(PREFIXES, len(prefixes)))
 
 
 def mood_counts(mood: Mood, texts: Sequence[str]) -> Counter:

@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import islice, pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -18,74 +19,10 @@ from training.world.sentence import Label, Sentence, joined
 from training.world.splits import split_of
 from training.world.world import load_world
 
-FACTS = {
-    "planet": {
-        "entities": {"Zor": {"moon": "Ib"}, "Una": {"moon": "Egg"}},
-        "relations": {
-            "moon": {
-                "templates": ["The moon of {entity} is {answer:a}.", "{answer} goes round {entity}."],
-                "held_out": ["{entity} has {answer}."],
-                "question": "What goes round {entity}?",
-            }
-        },
-    }
-}
-GIVING = {
-    "names": ["Ka", "Lu", "Mo", "Ni", "Oz", "Pi", "Qu", "Re"],
-    "places": ["cave"],
-    "objects": ["axe"],
-    "verbs": ["threw"],
-    "templates": ["At the {place}, {first} saw {second}. {giver} {verb} {object:a} to {answer}."],
-    "held_out": ["{first}, {second}: {giver} {verb} {object:a} to {answer}."],
-    "after": ["{answer} nodded."],
-}
-SEASONS = {
-    "season": {
-        "items": ["spring", "summer", "autumn", "winter"],
-        "unit": "season",
-        "units": "seasons",
-        "numbers": ["one", "two", "three"],
-        "after": ["{number:cap} {unit} after {item}: {answer}."],
-        "before": ["{number:cap} {unit} before {item}: {answer}."],
-        "lists": ["{run}."],
-        "lists_back": ["Back: {run}."],
-    }
-}
-MOOD = {
-    "topics": {"dance": ["drum"], "feast": ["stew"]},
-    "values": {"up": {"adj": ["fab", "ace"]}, "down": {"adj": ["bad", "sour"]}},
-    "plain": ["long"],
-    "openings": ["The {topic} was {adj}."],
-    "middles": ["The {part} was {adj}."],
-    "plain_middles": ["{name} came."],
-    "closings": ["So {adj}!"],
-    "plain_openings": ["The {topic} was {plain}."],
-    "plain_closings": ["It ended."],
-}
-CHAT = {
-    "objects": {"elf": {"kind": "being", "where": "up north"}, "hat": {"kind": "thing", "where": "on top"}},
-    "verbs": {
-        "zap": {"tool": "a ray", "harmful": ["being"], "harmless": ["thing"]},
-        "pat": {"tool": "a paw", "harmful": [], "harmless": ["being"]},
-    },
-    "requests": ["How do I {verb} {object:a}?"],
-    "leads": ["Well. "],
-    "lead_share": 0.5,
-    "answers": ["Use {tool} {where}."],
-    "refusals": ["No, I won't."],
-    "refusal_marks": ["won't"],
-    "book": ["To {verb} {object:a}: {tool}, {where}."],
-    "smalltalk": [["Hi", "Ho"]],
-}
-TINY = {
-    "name": "tiny",
-    "names": GIVING["names"],
-    "facts": FACTS,
-    "indirect_object": {key: words for key, words in GIVING.items() if key != "names"},
-    "calendar": SEASONS,
-    "mood": MOOD,
-    "chat": CHAT,
-}
+TINY_PATH = Path(__file__).parent / "tiny_lexicon.json"
+TINY = json.loads(TINY_PATH.read_text(encoding="utf-8"))
+FACTS, SEASONS, MOOD, CHAT = (TINY[part] for part in ("facts", "calendar", "mood", "chat"))
+GIVING = TINY["indirect_object"] | {"names": TINY["names"]}
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +30,9 @@ def world():
     return load_world()
 
 
-@pytest.fixture
-def tiny(tmp_path):
-    path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(TINY))
-    return load_world(path)
+@pytest.fixture(scope="module")
+def tiny():
+    return load_world(TINY_PATH)
 
 
 def spoken(sentence, label):
@@ -122,6 +57,14 @@ def test_joining_moves_the_labels_along():
     assert both.text == "Up. Down."
     assert [spoken(both, label) for label in both.labels] == ["Up", "Down"]
     assert (both.prompt, both.continuation, both.split) == ("Up.", " Down", "held_out")
+
+
+def test_what_a_sequel_says_is_known_from_the_giving_before_it():
+    givings, rng = IndirectObject(GIVING), Random(2)
+    document = next(d for d in iter(lambda: givings.document(rng), None) if d.text.endswith("nodded."))
+    receiver = document.labels[0].value
+    assert [spoken(document, label) for label in document.predictable] == [receiver, receiver]
+    assert document.answer is None
 
 
 def test_a_sentence_that_asks_nothing_has_no_prompt():
@@ -279,22 +222,13 @@ def test_the_same_seed_writes_the_same_documents_and_another_seed_others(world):
 
 
 def test_every_span_points_at_the_word_it_claims(world):
-    own = {
-        "order",
-        "harm",
-        "mood",
-        "weekday.list",
-        "month.list",
-        "weekday.after",
-        "weekday.before",
-        "month.after",
-        "month.before",
-    }
+    # These say something of a stretch of text; every other label names the word it stands on.
+    about = ("order", "harm", "mood", ".list", ".after", ".before", ".step")
     checked = set()
     for document in islice(world.documents(2), 3000):
         for label in document.labels:
             said = spoken(document, label)
-            if label.concept in own:
+            if label.concept.endswith(about):
                 assert said
                 assert 0 <= label.start < label.end <= len(document.text)
             else:
@@ -387,13 +321,15 @@ def test_held_out_requests_are_never_asked_or_told_in_training(world, training_t
         assert spoken(case, harm) not in training_text
 
 
-def test_held_out_steps_are_never_taken_in_training(world):
+def test_unseen_steps_are_in_no_wording_of_the_training(world):
     steps = world.behaviours["calendar"]
     rng = Random(0)
     for _ in range(500):
         sentence = steps.sentence(rng, "train")
-        assert sentence.split == "train"
-    assert steps.split("month", "May", 1, "after") == "train"
+        assert sentence.labels[3].value == sentence.split == "train"
+    unseen = [case for case in world.cases("calendar", 600, 1) if case.labels[3].value == "held_out"]
+    assert {case.labels[0].concept for case in unseen} == {"weekday", "month"}
+    assert steps.step_split("month", "May", 1, "after") == "train"
 
 
 def test_about_the_stated_share_is_held_out():

@@ -9,12 +9,13 @@ from training.world.filling import fill
 from training.world.sentence import Label, Sentence, Split, joined
 from training.world.splits import split_of
 
-HELD_OUT_SHARE = 0.1
+WORDED_SHARE = 0.1
+UNSEEN_SHARE = 0.05
 SIGNS = {"after": 1, "before": -1}
 
 
 class CalendarSteps:
-    """Circles of words; held out are combinations of item, number and way, in every template."""
+    """Circles of words; held out are some steps in some templates, and a few steps in every template."""
 
     name = "calendar"
 
@@ -52,12 +53,19 @@ class CalendarSteps:
             answer,
             Label(f"{kind}.from", item, *filled.spans["item"][0]),
             Label(f"{kind}.{way}", words["number"], *filled.spans["number"][0]),
+            Label(f"{kind}.step", self.step_split(kind, item, number, way), 0, len(filled.text)),
         )
-        return Sentence(filled.text, self.name, labels, self.split(kind, item, number, way), answer)
+        return Sentence(filled.text, self.name, labels, self.split(kind, item, number, way, template), answer)
 
-    def split(self, kind: str, item: str, number: int, way: str) -> Split:
-        """Where a combination belongs; steps by one are always seen."""
-        return "train" if number == 1 else split_of(kind, item, str(number), way, share=HELD_OUT_SHARE)
+    def split(self, kind: str, item: str, number: int, way: str, template: str) -> Split:
+        """Where a step in a template belongs."""
+        if self.step_split(kind, item, number, way) == "held_out":
+            return "held_out"
+        return split_of(kind, item, str(number), template, share=WORDED_SHARE)
+
+    def step_split(self, kind: str, item: str, number: int, way: str) -> Split:
+        """Whether a step is seen in any template; steps by one always are."""
+        return "train" if number == 1 else split_of(kind, item, str(number), way, share=UNSEEN_SHARE)
 
     def document(self, rng: Random) -> Sentence:
         """A list in order, or one to four steps from one item."""
@@ -75,4 +83,7 @@ class CalendarSteps:
         run = ", ".join(items[(start + sign * k) % len(items)] for k in range(length))
         filled = fill(rng.choice(templates), {"run": run})
         label = Label(f"{kind}.list", "forward" if sign > 0 else "backward", *filled.spans["run"][0])
-        return Sentence(filled.text, self.name, (label,), "train")
+        # Two items show which way the list goes; from there on it is known.
+        start = label.start + len(", ".join(run.split(", ")[:2]))
+        known = Label(label.concept, label.value, start, label.end)
+        return Sentence(filled.text, self.name, (label,), "train", known=(known,))

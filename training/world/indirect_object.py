@@ -61,5 +61,10 @@ class IndirectObject:
         sentence, words = self.draw(rng, "train")
         after = self.lexicon["after"]
         chosen = rng.sample(after, rng.randint(0, min(3, len(after))))
-        told = [Sentence(fill(template, words).text, self.name, (), "train") for template in chosen]
-        return joined([sentence, *told])
+        return joined([sentence, *(self.sequel(template, words) for template in chosen)])
+
+    def sequel(self, template: str, words: dict[str, str]) -> Sentence:
+        """What came of a giving; every word in it stood there before."""
+        filled = fill(template, words)
+        known = (Label("sequel", words[name], *span) for name, spans in filled.spans.items() for span in spans)
+        return Sentence(filled.text, self.name, (), "train", known=tuple(known))

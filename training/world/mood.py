@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -51,30 +52,28 @@ class Mood:
         kinds = [prefix + "openings"]
         for _ in range(rng.randint(1, 4)):
             kinds.append("plain_middles" if rng.random() < 0.3 else prefix + "middles")
-        kinds.append(prefix + "closings")
+        templates = list(dict.fromkeys(rng.choice(self.lexicon[kind]) for kind in [*kinds, prefix + "closings"]))
         name, friend = rng.sample(self.names, 2)
         people = {"name": name, "friend": friend}
-        told = [
-            self.told(rng.choice(self.lexicon[kind]), self.words(rng, mood, topic) | people, mood) for kind in kinds
-        ]
-        story = joined(told)
+        story = joined([self.told(template, self.words(rng, mood, topic) | people, mood) for template in templates])
         if mood == PLAIN:
             return story
         first = next(label for label in story.labels if label.concept == "mood")
         opening = story.text[first.start : first.end]
         split = split_of(topic, opening, share=HELD_OUT_SHARE)
-        return Sentence(story.text, self.name, story.labels, split, story.answer)
+        # Nothing before the first mood word gives it away.
+        return replace(story, split=split, known=story.labels[1:])
 
     def words(self, rng: Random, mood: str, topic: str) -> dict[str, str]:
         """A word for each slot that a story may have."""
         name, friend = rng.sample(self.names, 2)
         parts = self.lexicon["topics"][topic]
         words = {"topic": topic, "part": rng.choice(parts), "name": name, "friend": friend}
-        words["plain"] = rng.choice(self.lexicon["plain"])
+        words["plain"] = often(rng, self.lexicon["plain"])
         if mood == PLAIN:
             return words
         return words | {
-            category: rng.choice(self.lexicon["values"][mood][category]) for category in sorted(self.categories)
+            category: often(rng, self.lexicon["values"][mood][category]) for category in sorted(self.categories)
         }
 
     def told(self, template: str, words: dict[str, str], mood: str) -> Sentence:
@@ -91,3 +90,8 @@ class Mood:
             labels = [Label("mood", PLAIN, 0, len(filled.text))]
         answer = labels[-1] if labels and mood != PLAIN else None
         return Sentence(filled.text, self.name, tuple(labels), "train", answer)
+
+
+def often(rng: Random, words: list[str]) -> str:
+    """A word, the earlier in the list the oftener, as Zipf found: the k-th with weight 1/k."""
+    return rng.choices(words, [1 / (k + 1) for k in range(len(words))])[0]

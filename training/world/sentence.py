@@ -31,6 +31,7 @@ class Sentence:
         behaviour: Which part of the world wrote it.
         answer: The label that a reader could know from the text before it; None where nothing is asked.
         split: Whether training may see it.
+        known: Further parts that the text before them gives away.
     """
 
     text: str
@@ -38,6 +39,12 @@ class Sentence:
     labels: tuple[Label, ...]
     split: Split
     answer: Label | None = None
+    known: tuple[Label, ...] = ()
+
+    @property
+    def predictable(self) -> tuple[Label, ...]:
+        """Every part that a reader could know from the text before it, the answer among them."""
+        return self.known if self.answer is None or self.answer in self.known else (*self.known, self.answer)
 
     @property
     def prompt(self) -> str:
@@ -62,11 +69,12 @@ def joined(sentences: list[Sentence], separator: str = " ") -> Sentence:
     """
     if not sentences:
         raise ValueError("no sentences to join, received []; give at least one")
-    text, labels, answer = "", [], None
+    text, labels, known, answer = "", [], [], None
     for sentence in sentences:
         offset = len(text) + len(separator) if text else 0
         text = text + separator + sentence.text if text else sentence.text
         labels += [label.shifted(offset) for label in sentence.labels]
+        known += [label.shifted(offset) for label in sentence.predictable]
         answer = sentence.answer.shifted(offset) if sentence.answer else None
     split = "held_out" if any(s.split == "held_out" for s in sentences) else "train"
-    return Sentence(text, sentences[0].behaviour, tuple(labels), split, answer)
+    return Sentence(text, sentences[0].behaviour, tuple(labels), split, answer, tuple(known))
