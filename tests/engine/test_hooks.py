@@ -1,5 +1,6 @@
 """Hooks come and go: what was there before is there afterwards, in its order, whatever broke in between."""
 
+import contextlib
 import ctypes
 import gc
 import threading
@@ -266,10 +267,8 @@ def test_a_thread_stopped_from_outside_in_a_forward_frees_the_lock(model: iv.Mod
     handle = blocks(model.module)[1].register_forward_hook(linger)
 
     def work() -> None:
-        try:
+        with contextlib.suppress(Stopped):
             iv.capture(model, ids(1, 3), "blocks.2.resid")
-        except Stopped:
-            pass
 
     thread = threading.Thread(target=work)
     thread.start()
