@@ -46,11 +46,16 @@ _HOMES = {
     "Where": "where",
 }
 
+# Parts of the house with a name of their own: `iv.pocket.sentences(...)`.
+_NAMESPACES = ("pocket",)
+
 __version__ = "0.1.0"
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _NAMESPACES:
+        return importlib.import_module(f"innerview.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'innerview' has no attribute {name!r}; it has {', '.join(__all__)}")
     found = getattr(importlib.import_module(f"innerview.{_HOMES[name]}"), name)
@@ -59,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted((*__all__, *_NAMESPACES))

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from innerview.bundled import bundled_folder, bundled_names
 from innerview.errors import ModelError
+from innerview.models.adapters import adapter_of, check_base, merge
 from innerview.models.families import FAMILIES, Family
 from innerview.models.model import Model, family_sites, lock_of
 from innerview.opened import opened
@@ -41,7 +42,13 @@ def open_model(
         model = _from_module(source, tokenizer, getattr(getattr(source, "config", None), "name_or_path", ""))
     elif isinstance(source, (str, Path)):
         folder = _locate(str(source))
+        adapter = adapter_of(folder)
+        if adapter is not None:
+            check_base(adapter)
+            folder = str(adapter.base)
         module = _load_module(str(source), folder, dtype)
+        if adapter is not None:
+            merge(module, adapter)
         model = _from_module(module, tokenizer or _load_tokenizer(folder), str(source))
     else:
         raise ModelError(
