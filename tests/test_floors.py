@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "innerview"
 FLOORS = (
-    ("ground", {"errors", "opened", "shows", "bundled"}),
+    ("ground", {"errors", "opened", "shows", "bundled", "pocket"}),
     ("network", {"models", "kernels"}),
     (
         "engine",
