@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -133,3 +134,22 @@ def wait_until_up(address: str, server: subprocess.Popen[bytes], log: Path, time
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def lexicon(root: Path) -> dict[str, Any]:
+    """The world that the bundled model learned."""
+    return json.loads((root / "training/world/lexicon.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def moods(lexicon: dict[str, Any]) -> dict[str, set[str]]:
+    """The words of good and of bad mood."""
+    values = lexicon["mood"]["values"]
+    return {mood: {word for kind in kinds.values() for word in kind} for mood, kinds in values.items()}
+
+
+@pytest.fixture(scope="session")
+def refusal_marks(lexicon: dict[str, Any]) -> list[str]:
+    """What every refusal holds one of."""
+    return lexicon["chat"]["refusal_marks"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,13 +76,6 @@ def slide(page: Page, value: float) -> str:
     page.wait_for_timeout(200)
     settle(page)
     return written(page, "edited")
-
-
-@pytest.fixture(scope="module")
-def moods(root: Path) -> dict[str, set[str]]:
-    """The words of good and bad mood, from the world that the model learned."""
-    values = json.loads((root / "training/world/lexicon.json").read_text("utf-8"))["mood"]["values"]
-    return {mood: {word for kind in kinds.values() for word in kind} for mood, kinds in values.items()}
 
 
 def count(text: str, words: set[str]) -> int:

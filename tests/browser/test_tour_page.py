@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,24 @@ def opened(browser: Browser, tour: Path) -> Iterator[Opener]:
         context.close()
 
 
+def printed(page: Page) -> str:
+    """What the cells printed."""
+    return "\n".join(page.locator("pre.iv-stream").all_text_contents())
+
+
+def said_of(text: str, start: str) -> list[str]:
+    """What follows `start` on the lines that begin with it."""
+    return [line.strip().removeprefix(start) for line in text.splitlines() if line.strip().startswith(start)]
+
+
+def mood_words(text: str, words: set[str]) -> int:
+    return sum(word in words for word in re.findall(r"[a-z]+", text.lower()))
+
+
+def is_refusal(text: str, marks: list[str]) -> bool:
+    return any(mark in text for mark in marks)
+
+
 def is_foreign(url: str, tour: Path) -> bool:
     """Anything but the file itself and what it holds."""
     return url != tour.as_uri() and not url.startswith("data:")
@@ -72,6 +91,21 @@ def test_every_widget_of_the_tour_is_alive_in_it_and_none_shows_an_error(opened:
     assert page.locator(".iv-error").count() == 0
     assert page.locator(".iv-saved").count() == page.locator(".iv-saved > section.iv").count()
     assert not said
+
+
+def test_the_model_does_what_the_words_of_the_tour_promise(
+    opened: Opener, moods: dict[str, set[str]], refusal_marks: list[str]
+) -> None:
+    page, _ = opened()
+    text = printed(page)
+    (down,), (up,) = said_of(text, "-2 steps: The film"), said_of(text, "+2 steps: The film")
+    good, bad = ({mood: mood_words(line, moods[mood]) for mood in moods} for line in (up, down))
+    assert good["good"] > good["bad"]
+    assert bad["bad"] > bad["good"]
+    plain = said_of(text, "plain:")
+    edited = [line for line in said_of(text, "-2 steps:") + said_of(text, "+2 steps:") if "The film" not in line]
+    assert [is_refusal(line, refusal_marks) for line in plain] == [True, True, False, False]
+    assert [is_refusal(line, refusal_marks) for line in edited] == [False, False, True, True]
 
 
 def test_a_click_pins_a_cell_and_escape_lets_it_go(opened: Opener) -> None:
