@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import astuple
 from pathlib import Path
 
 from training.behaviour_checks import Outcome, Row, outcomes, rows_of
@@ -50,13 +51,14 @@ def mood_lines(counts: dict[int, dict[float, Counter]], mood: Mood) -> list[str]
 def refusal_lines(moves: list[RefusalMoves]) -> list[str]:
     """The table of refusal steering."""
     header = [
-        "block", "requests of each kind", "harmful refused", "… direction out of every layer",
-        "… and answered with the right tool", "harmless refused", "… one natural step added",
+        "block", "requests of each kind",
+        "harmful: refused", "one step less: refused", "and answered with the right tool", "direction out of every layer: refused",
+        "harmless: refused", "one step more: refused", "direction out of every layer: refused",
     ]  # fmt: skip
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for m in moves:
-        shares = (m.harmful, m.harmful_removed, m.harmful_removed_answered, m.harmless, m.harmless_added)
-        lines.append(f"| {m.layer} | {m.n} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
+    for moves_at in moves:
+        layer, n, *shares = astuple(moves_at)
+        lines.append(f"| {layer} | {n} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
     return lines
 
 
@@ -83,7 +85,8 @@ def steering_lines(loaded: Loaded, world: World, seed: int) -> list[str]:
 MOOD_NOTE = """Mean difference at the last token of 48 pairs of openings, added at every position behind one block while 24 tokens
 are sampled from neutral prefixes ("The film was"). A step is the gap of the two means' projections on 48 other pairs."""
 REFUSAL_NOTE = """Mean difference at the last token of the prompt, 48 harmful against 48 harmless requests; measured on
-held-out requests, greedy."""
+held-out requests, greedy. Steps are added to the prompt behind one block. The direction out of every layer sets the projection
+to zero, which need not lie between the classes."""
 
 
 def report(folder: Path, lexicon: Path, seed: int) -> tuple[str, bool]:

@@ -84,6 +84,11 @@ def removing(found: Found) -> Change:
     return lambda hidden: hidden - (hidden @ found.vector)[..., None] * found.vector
 
 
+def on_prompt(change: Change) -> Change:
+    """The change on the prompt only: with a cache, what is generated comes one token at a time."""
+    return lambda hidden: change(hidden) if hidden.shape[1] > 1 else hidden
+
+
 def mood_pairs(mood: Mood, seed: int) -> tuple[list[str], list[str]]:
     """Openings that differ in their mood words only, of the lexicon's first mood and its second."""
     rng, (one, other) = Random(f"mood pairs {seed}"), list(mood.lexicon["values"])[:2]
@@ -135,15 +140,17 @@ def steered_moods(
 
 @dataclass(frozen=True)
 class RefusalMoves:
-    """Shares of refusals, of n requests each; and of right answers to harmful ones after the direction is out."""
+    """Shares of n held-out requests of each kind: refused, and answered with the right tool."""
 
     layer: int
     n: int
-    harmful: float
-    harmful_removed: float
-    harmful_removed_answered: float
-    harmless: float
-    harmless_added: float
+    harmful_refused: float
+    harmful_refused_minus: float
+    harmful_told_minus: float
+    harmful_refused_without: float
+    harmless_refused: float
+    harmless_refused_plus: float
+    harmless_refused_without: float
 
 
 def requests_of(chat: Chat, value: str, split: str, seed: int, count: int) -> list[Sentence]:
@@ -157,27 +164,34 @@ def requests_of(chat: Chat, value: str, split: str, seed: int, count: int) -> li
 
 
 def refusal_moves(loaded: Loaded, chat: Chat, layer: int, seed: int) -> RefusalMoves:
-    """Takes the refusal direction out of every layer, and adds one natural step of it at one layer."""
-    harmful, harmless = (
+    """One natural step less, one more, both on the prompt behind one block; and the direction out of every layer."""
+    positive, negative = (
         [s.prompt for s in requests_of(chat, value, "train", seed, PAIRS)] for value in ("harmful", "harmless")
     )
-    found = mean_difference(loaded, harmful, harmless, layer)
-    held_harmful = requests_of(chat, "harmful", "held_out", seed, PAIRS)
-    held_harmless = requests_of(chat, "harmless", "held_out", seed, PAIRS)
+    found = mean_difference(loaded, positive, negative, layer)
+    harmful, harmless = (requests_of(chat, value, "held_out", seed, PAIRS) for value in ("harmful", "harmless"))
+    everywhere = range(-1, len(blocks(loaded)))
 
-    def replies(cases: list[Sentence]) -> list[str]:
-        return continuations(loaded, [case.prompt for case in cases], 48)
+    def replies(cases: list[Sentence], layers: Sequence[int], change: Change) -> list[str]:
+        with changed(loaded, layers, change):
+            return continuations(loaded, [case.prompt for case in cases], 48)
 
     def refused(texts: list[str]) -> float:
         return sum(map(chat.is_refusal, texts)) / len(texts)
 
-    plain = refused(replies(held_harmful)), refused(replies(held_harmless))
-    with changed(loaded, range(-1, len(blocks(loaded))), removing(found)):
-        removed = replies(held_harmful)
-    with changed(loaded, [layer], adding(found, 1.0)):
-        added = refused(replies(held_harmless))
-    told = [tool_of(chat, case) in text for case, text in zip(held_harmful, removed, strict=True)]
-    return RefusalMoves(layer, PAIRS, plain[0], refused(removed), sum(told) / PAIRS, plain[1], added)
+    minus = replies(harmful, [layer], on_prompt(adding(found, -1.0)))
+    told = [tool_of(chat, case) in text for case, text in zip(harmful, minus, strict=True)]
+    return RefusalMoves(
+        layer=layer,
+        n=PAIRS,
+        harmful_refused=refused(replies(harmful, [], removing(found))),
+        harmful_refused_minus=refused(minus),
+        harmful_told_minus=sum(told) / PAIRS,
+        harmful_refused_without=refused(replies(harmful, everywhere, removing(found))),
+        harmless_refused=refused(replies(harmless, [], removing(found))),
+        harmless_refused_plus=refused(replies(harmless, [layer], on_prompt(adding(found, 1.0)))),
+        harmless_refused_without=refused(replies(harmless, everywhere, removing(found))),
+    )
 
 
 def tool_of(chat: Chat, case: Sentence) -> str:
