@@ -179,7 +179,8 @@ class Replace(Edit):
     name: str
 
     def __init__(self, value: Any, *, site: str, where: Where = Where(), name: str = "a given value") -> None:
-        tensor = torch.as_tensor(value)
+        # A copy: what becomes of the caller's tensor later is no part of the edit.
+        tensor = torch.as_tensor(value).clone()
         if not torch.isfinite(tensor).all():
             raise EditError(f"the value to put at {site!r} holds NaN or infinity; look at where it came from")
         _set(self, value=tensor, site=site, where=_where(where), name=name)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from innerview.attachments import attached
 from innerview.capturing import capture
-from innerview.edits import checked
+from innerview.edits import Edit, checked
 from innerview.errors import LensError
 from innerview.models import text
 from innerview.models.model import Model
@@ -122,7 +122,7 @@ def logit_lens(
         k: Words kept for each cell.
         sites: What to read; a wildcard over layers.
     Raises:
-        LensError: The network has no final norm and head, or both `edits` and `compare` are given.
+        LensError: The network has no final norm and head, an edit is behind the layers, or both `edits` and `compare` are given.
     Reference: arXiv:2303.08112
     """
     listed = checked(edits)
@@ -131,6 +131,7 @@ def logit_lens(
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise LensError(f"k is a whole number from 1, not {k!r}")
     other, label = None, ""
+    _refuse_behind(model, listed)
     if listed:
         other, label = _read(model, prompt, listed, k, sites, None, ""), "edited"
     elif compare is not None:
@@ -171,6 +172,21 @@ def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, other: Le
         other=other,
         other_label=label,
     )
+
+
+def _refuse_behind(model: Model, edits: Sequence[Edit]) -> None:
+    """Refuse edits of the read-out itself, which every layer shares.
+
+    Raises:
+        LensError: An edit is at the final norm or the head.
+    """
+    behind = {model.table[name].module for name in ("final_norm", "logits") if name in model.table}
+    for edit in edits:
+        if any(site.module in behind for site in model.expand(edit.site)):
+            raise LensError(
+                f"{edit.label} comes behind the layers that a lens compares, so it would change nothing here; "
+                "edit 'blocks.*.resid', or attach it, and the read-out of every layer takes it"
+            )
 
 
 def _read_out(model: Model, rows: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:

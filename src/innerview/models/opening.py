@@ -64,7 +64,7 @@ def _locate(source: str) -> str:
     """Folder of a bundled network, or the source itself when it is a folder or looks like a hub id."""
     if source in bundled_names():
         return str(bundled_folder(source))
-    if Path(source).expanduser().is_dir():
+    if source and Path(source).expanduser().is_dir():
         return str(Path(source).expanduser())
     near = get_close_matches(source, bundled_names(), n=1, cutoff=0.8)
     if near:
