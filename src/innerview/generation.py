@@ -100,7 +100,12 @@ class Generation:
         self._error: BaseException | None = None
         self._recorder = Recorder(model, readings)
         lengths = tokens.lengths
+        self._prompt_lengths = lengths
         self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
+        # Beams end inside transformers, and what they hand over holds no end of text.
+        self._ends = set() if config.num_beams > 1 else set(self._stops())
+        self._counted = 0
+        self._has_ended = False
         self._run = _WritingRun(
             board_of(model), plan, self._rows, recomputes=cache == "none", taps=self._recorder.taps()
         )
@@ -286,13 +291,17 @@ class Generation:
     def _count(self) -> None:
         """Bring the rows' lengths up to date: what follows the end of text is padding."""
         generated = self._ids[:, self._tokens.ids.shape[1] :]
-        is_beams = self._config.num_beams > 1
-        counts = _real_counts(generated, [] if is_beams else self._stops())
-        rows = self._ids.shape[0]
-        prompts = self._tokens.lengths.repeat_interleave(rows // self._tokens.ids.shape[0])
-        is_full = bool(self._tokens.mask.all()) and bool((counts == generated.shape[1]).all())
+        rows, width = generated.shape
+        if self._prompt_lengths.shape[0] != rows:
+            self._prompt_lengths = self._tokens.lengths.repeat_interleave(rows // self._tokens.ids.shape[0])
+        if self._ends and not self._has_ended:
+            self._has_ended = not self._ends.isdisjoint(generated[:, self._counted :].flatten().tolist())
+        self._counted = width
+        # Until a row ends, every token is real: looking at the newest ones is enough.
+        counts = _real_counts(generated, list(self._ends)) if self._has_ended else width
+        is_full = self._rows.is_full and (isinstance(counts, int) or bool((counts == width).all()))
         base = self._rows
-        self._run.rows = Rows(base.left_pad, prompts + counts, base.prompt_len, is_full=is_full)
+        self._run.rows = Rows(base.left_pad, self._prompt_lengths + counts, base.prompt_len, is_full=is_full)
 
     def _stops(self) -> list[int]:
         stops = self._config.eos_token_id
