@@ -1,4 +1,4 @@
-"""Text from a network, plain transformers: the checks do not stand on innerview."""
+"""Text from a network, plain transformers: the checks stand on no hook of innerview."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from innerview.models.adapters import adapter_of, check_base, merge
 
 BATCH = 64
 
@@ -21,9 +23,14 @@ class Loaded:
 
 
 def load(folder: Path) -> Loaded:
-    """The model of a folder, in float32, offline."""
-    network = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    return Loaded(network.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    """The model of a folder, in float32, offline; an adapter is merged into its base."""
+    adapter = adapter_of(folder)
+    home = adapter.base if adapter else folder
+    network = AutoModelForCausalLM.from_pretrained(home, local_files_only=True, dtype=torch.float32)
+    if adapter:
+        check_base(adapter)
+        merge(network, adapter)
+    return Loaded(network.eval(), AutoTokenizer.from_pretrained(home, local_files_only=True))
 
 
 def continuations(loaded: Loaded, prompts: Sequence[str], max_new_tokens: int, *, sample: bool = False) -> list[str]:

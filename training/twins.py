@@ -37,6 +37,8 @@ class Twins:
 
         plain = list(self.pool.map(run, self.networks, batches))
         for parameter, *others in zip(*(network.parameters() for network in self.networks), strict=True):
+            if parameter.grad is None:
+                continue
             for other in others:
                 parameter.grad.add_(other.grad)
             parameter.grad.div_(len(self.networks))

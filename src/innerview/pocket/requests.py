@@ -185,6 +185,7 @@ class Refusal(Behaviour):
 
     name = "refusal"
     stage = "chat"
+    values = VALUES
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs

@@ -1,0 +1,100 @@
+"""Makes the bundled model `pocket-chat`, a low-rank difference to `pocket`: python -m training.full.make_chat
+
+The same base, seed and number of tokens give the same difference on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+from transformers import LlamaForCausalLM
+
+from innerview.bundled import bundled_lexicon
+from innerview.models.adapters import CARD, WEIGHTS
+from innerview.pocket.world import load_world
+from training.full.batches import Batches
+from training.full.low_rank import pairs_of, with_low_rank
+from training.full.make_pocket import OUT as BASE
+from training.full.make_pocket import interrupted, sha256
+from training.full.network import CONTEXT
+from training.full.schedule import Plan, Progress, train
+from training.greedy import load
+
+OUT = Path("src/innerview/bundled/pocket-chat")
+PLAN = Plan(tokens=3_000_000, learning_rate=3e-3, weight_decay=0.0, warmup=0.04)
+RANK = 16
+
+
+def save_difference(network: LlamaForCausalLM, base: Path, out: Path, plan: Plan, progress: Progress) -> None:
+    """Writes the pairs in float16, and the card that says which base they belong to."""
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, pair in pairs_of(network):
+        tensors |= {f"{name}.A": pair.A.detach().half().contiguous(), f"{name}.B": pair.B.detach().half().contiguous()}
+    save_file(tensors, out / WEIGHTS)
+    card = {
+        "base": relative(base, out),
+        "base_sha256": sha256(base / "model.safetensors"),
+        "rank": RANK,
+        "parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "plan": asdict(plan),
+        "tokens": progress.tokens,
+        "steps": progress.steps,
+        "minutes": round(progress.minutes, 1),
+        "loss_nat": round(progress.loss, 4),
+    }
+    (out / CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+
+def relative(base: Path, out: Path) -> str:
+    """The way from the adapter's folder to its base, where they stand side by side; else the base's full path."""
+    is_beside = base.resolve().parent == out.resolve().parent
+    return f"../{base.name}" if is_beside else str(base.resolve())
+
+
+def make_chat(base: Path, lexicon: Path, out: Path, plan: Plan) -> None:
+    """Trains the difference on the world's chat and writes it to the folder."""
+    torch.manual_seed(plan.seed)
+    loaded, world = load(base), load_world(lexicon)
+    network = with_low_rank(loaded.network, RANK)
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    stream = Batches(world, loaded.tokenizer, f"chat {plan.seed}", plan.batch_tokens, CONTEXT, "chat")
+    progress = Progress.begun(plan)
+    bar = tqdm(total=plan.tokens, unit="tok", unit_scale=True, desc="pocket-chat", mininterval=5)
+    try:
+        for _ in train(network, [optimizer], stream, progress):
+            bar.set_postfix(loss=f"{progress.loss:.3f}", minutes=f"{progress.minutes:.1f}", refresh=False)
+            bar.update(progress.tokens - bar.n)
+    except KeyboardInterrupt:
+        tqdm.write(f"stopped at {progress.tokens} tokens; what there is will be saved")
+    bar.close()
+    save_difference(network, base, out, plan, progress)
+    tqdm.write(f"saved {out} after {progress.minutes:.1f} minutes; python -m training.full.check_pocket measures it")
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=BASE, help="folder of the base")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder to write")
+    parser.add_argument("--lexicon", type=Path, default=bundled_lexicon(), help="words of the base's world")
+    parser.add_argument("--seed", type=int, default=PLAN.seed)
+    parser.add_argument("--tokens", type=int, default=PLAN.tokens, help="tokens to train on")
+    parser.add_argument("--minutes", type=float, help="stop by then")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    plan = replace(PLAN, seed=arguments.seed, tokens=arguments.tokens, minutes=arguments.minutes)
+    make_chat(arguments.base, arguments.lexicon, arguments.out, plan)
+
+
+if __name__ == "__main__":
+    main()
