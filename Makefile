@@ -43,7 +43,7 @@ types: .venv/.dev node_modules/.package-lock.json ## pyright and tsc
 	npm run types
 
 bench: .venv/.dev ## the rows of the performance table that exist
-	$(BIN)/python benchmarks/run.py $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
 
 soak: .venv/.dev ## the reliability rows at their full counts (hours)
 	$(BIN)/python -m pytest tests -m soak --soak $(PYTEST_OPTIONS)

@@ -6,6 +6,7 @@ cannot be installed is written down with the reason, and the rows report it.
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -28,7 +29,7 @@ def make() -> dict[str, str]:
         if made["wanted"] == wanted:
             return made["missing"]
     print("making .venv-bench with the peers in it (the first time takes some minutes)", flush=True)
-    venv.create(FOLDER, with_pip=True)
+    venv.create(FOLDER, clear=True, symlinks=os.name != "nt", with_pip=True)
     _install(_own())
     missing = _install_peers(_peers())
     _sources().write_text(f"{ROOT / 'src'}\n")

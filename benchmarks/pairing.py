@@ -21,17 +21,31 @@ class Contender:
 
 @dataclass(frozen=True)
 class Span:
-    """A median with its quartiles."""
+    """A median of rounds.
+
+    Attributes:
+        median: The median.
+        low: The first quartile.
+        high: The third quartile.
+        least: What the true median is above, at 95 % (order statistics: no shape of the noise is assumed).
+        most: What the true median is below, at 95 %.
+    """
 
     median: float
     low: float
     high: float
+    least: float
+    most: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Span":
-        """The middle and the quartiles of some values."""
-        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(middle, low, high)
+    def of(cls, values: Sequence[float], scale: float = 1.0) -> "Span":
+        """The span of some values, each times `scale`."""
+        ordered = sorted(value * scale for value in values)
+        low, middle, high = statistics.quantiles(ordered, n=4, method="inclusive")
+        n, reach = len(ordered), 0.98 * len(ordered) ** 0.5
+        return cls(
+            middle, low, high, ordered[max(0, round(n / 2 - reach) - 1)], ordered[min(n - 1, round(n / 2 + reach))]
+        )
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,9 @@ class Timings:
         """Time of `above` over time of `below`, taken within each round, so that a slow moment of the machine falls on both."""
         return Span.of([a / b for a, b in zip(self.seconds[above], self.seconds[below], strict=True)])
 
-    def difference(self, above: str, below: str) -> Span:
-        """Seconds that `above` took longer than `below`, taken within each round."""
-        return Span.of([a - b for a, b in zip(self.seconds[above], self.seconds[below], strict=True)])
+    def difference(self, above: str, below: str, scale: float = 1.0) -> Span:
+        """Seconds, times `scale`, that `above` took longer than `below`, taken within each round."""
+        return Span.of([a - b for a, b in zip(self.seconds[above], self.seconds[below], strict=True)], scale)
 
 
 class DisagreementError(Exception):

@@ -23,9 +23,13 @@ class Claim:
     target: float | None = None
 
     @property
-    def is_met(self) -> bool | None:
-        """Whether the median keeps the target."""
-        return None if self.target is None else self.span.median <= self.target
+    def verdict(self) -> str | None:
+        """`met`, `missed`, or `undecided` where the noise reaches over the target; None without a target."""
+        if self.target is None:
+            return None
+        if self.span.most <= self.target:
+            return "met"
+        return "missed" if self.span.least > self.target else "undecided"
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,11 @@ def _workload(workload: Workload) -> dict[str, Any]:
             {"name": c.name, "role": c.role, "unit": "ms", **_span(times.span(c.name), 1e3)} for c in times.contenders
         ],
         "claims": [
-            {"text": c.text, "unit": c.unit, **_span(c.span), "target": c.target, "is_met": c.is_met}
+            {"text": c.text, "unit": c.unit, **_span(c.span), "target": c.target, "verdict": c.verdict}
             for c in workload.claims
         ],
     }
 
 
 def _span(span: Span, scale: float = 1.0) -> dict[str, float]:
-    return {name: float(f"{getattr(span, name) * scale:.4g}") for name in ("median", "low", "high")}
+    return {name: float(f"{getattr(span, name) * scale:.4g}") for name in ("median", "low", "high", "least", "most")}

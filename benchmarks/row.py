@@ -20,7 +20,8 @@ def run(row: Callable[[int | None], Row]) -> None:
     asked = parser.parse_args()
     # Nothing that is measured comes from the network.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    torch.set_num_threads(machine.cores())
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(machine.cores())
     measured = row(asked.rounds).to_dict()
     if asked.output:
         asked.output.write_text(json.dumps(measured, ensure_ascii=False))

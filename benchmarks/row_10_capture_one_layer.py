@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks import networks
 from benchmarks.gate import same_tensors
@@ -31,13 +32,13 @@ def row(rounds: int | None) -> Row:
 
 NOTES = [
     "The limit is the forward of the network cut behind that block, called with ids alone.",
-    "TransformerLens runs its bridge, which computes attention weights eagerly (its default). interp-engine's `capture` cannot stop: it runs "
-    "the whole forward, output head included.",
+    "TransformerLens runs its bridge, which computes attention weights eagerly (its default).",
+    "interp-engine's `capture` cannot stop: it runs the whole forward, output head included.",
     "Each peer has its own copy of the modules over the same weights, as nnsight and TransformerLens rewrite the modules they are given.",
 ]
 
 
-def capturers(module: torch.nn.Module, ids: Tensor, layer: int) -> tuple[list[Contender], dict[str, str]]:
+def capturers(module: PreTrainedModel, ids: Tensor, layer: int) -> tuple[list[Contender], dict[str, str]]:
     """Everybody who captures what leaves a block, the limit first; and the peers that cannot."""
     peers, missing = load_peers()
     contenders = [

@@ -1,6 +1,7 @@
 """Row 10b: a small network, where the library's own cost shows: capture one layer, and one edit at each decoded token."""
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks import networks
 from benchmarks.gate import same_ids, same_tensors
@@ -32,7 +33,7 @@ NOTES = [
 ]
 
 
-def _capture(module: torch.nn.Module, ids: torch.Tensor, rounds: int) -> tuple[Workload, dict[str, str]]:
+def _capture(module: PreTrainedModel, ids: torch.Tensor, rounds: int) -> tuple[Workload, dict[str, str]]:
     contenders, missing = capturers(module, ids, LAYER)
     gate = same_tensors(contenders, exact=("innerview", "plain hook"))
     timings = measure(contenders, rounds=rounds, warm_up=10)
@@ -44,7 +45,7 @@ def _capture(module: torch.nn.Module, ids: torch.Tensor, rounds: int) -> tuple[W
     return Workload(f"capture of blocks.{LAYER}.resid, {BATCH} × {POS} tokens, pocket", gate, timings, found), missing
 
 
-def _decode(module: torch.nn.Module, ids: torch.Tensor, rounds: int) -> Workload:
+def _decode(module: PreTrainedModel, ids: torch.Tensor, rounds: int) -> Workload:
     delta = _delta(module)
     peers, _ = load_peers()
     contenders = [
@@ -72,7 +73,7 @@ def _decode(module: torch.nn.Module, ids: torch.Tensor, rounds: int) -> Workload
     )
 
 
-def _delta(module: torch.nn.Module) -> torch.Tensor:
+def _delta(module: PreTrainedModel) -> torch.Tensor:
     """A small change in a random direction, the same each time."""
     generator = torch.Generator().manual_seed(2)
     vector = torch.randn(module.config.hidden_size, generator=generator)
@@ -80,8 +81,7 @@ def _delta(module: torch.nn.Module) -> torch.Tensor:
 
 
 def _microseconds(timings: Timings, name: str, each: int = 1) -> Span:
-    span = timings.difference(name, "plain hook")
-    return Span(*(value / each * 1e6 for value in (span.median, span.low, span.high)))
+    return timings.difference(name, "plain hook", 1e6 / each)
 
 
 if __name__ == "__main__":

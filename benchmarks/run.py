@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Run the CPU rows of the performance table.")
     parser.add_argument(
         "--rows", type=lambda text: text.split(","), default=list(ROWS), help="numbers of rows, with commas"
     )

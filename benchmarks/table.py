@@ -2,7 +2,7 @@
 
 from typing import Any
 
-SIGNS = {True: "met", False: "**missed**", None: "–"}
+SIGNS = {"met": "met", "missed": "**missed**", "undecided": "undecided: the noise reaches over the target", None: "–"}
 
 
 def page(results: dict[str, Any]) -> str:
@@ -14,7 +14,7 @@ def page(results: dict[str, Any]) -> str:
         f"{results['date']}. {versions}.",
         "",
         "Medians, with the quartiles of the rounds in brackets. Ratios and differences are taken within each round (all contenders, in",
-        "alternating order, in one process), so they hold better than the times. Written by `make bench`.",
+        "alternating order, in one process), so they hold better than the times. A target is met or missed when 95 % of the noise is on one side. Written by `make bench`.",
     ]
     return "\n".join(head + [line for one in results["rows"] for line in row(one)]) + "\n"
 
@@ -37,7 +37,7 @@ def _workload(workload: dict[str, Any]) -> list[str]:
     lines += ["", "| | measured | target | |", "|---|---|---|---|"]
     for claim in workload["claims"]:
         target = "–" if claim["target"] is None else f"≤ {claim['target']:g}{_unit(claim)}"
-        lines.append(f"| {claim['text']} | {_number(claim)}{_unit(claim)} | {target} | {SIGNS[claim['is_met']]} |")
+        lines.append(f"| {claim['text']} | {_number(claim)}{_unit(claim)} | {target} | {SIGNS[claim['verdict']]} |")
     return [*lines, ""]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from benchmarks.networks import blocks, truncated
 
@@ -17,7 +18,7 @@ def _hidden(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
-def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     """A hook behind block `layer` that keeps its output and stops the forward."""
     block = blocks(module)[layer]
 
@@ -41,7 +42,7 @@ def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     return call
 
 
-def cut(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+def cut(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     """The forward of the network cut behind block `layer`: the limit of any capture."""
     short = truncated(module, layer)
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 import innerview as iv
 
 
-def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     """`iv.capture` of what leaves block `layer`."""
     model, site = iv.open_model(module), f"blocks.{layer}.resid"
     return lambda: iv.capture(model, ids, [site])[site]
 
 
-def decode(module: nn.Module, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
+def decode(module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
     """`iv.generate` with one Add."""
     model = iv.open_model(module)
     direction = iv.Direction.from_vector(delta, f"blocks.{layer}.resid")

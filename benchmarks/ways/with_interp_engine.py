@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from interp_engine import EagerModel, capture as engine_capture  # isort: skip
+import interp_engine
+from interp_engine import EagerModel
 from interp_engine.steer import SteerSpec, generate_stream, steer
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 NAME = "interp-engine"
 
@@ -15,23 +17,23 @@ class _NoWords:
 
     eos_token_id = None
     bos_token_id = None
-    all_special_ids: list[int] = []
+    all_special_ids: tuple[int, ...] = ()
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return str(ids)
 
 
-def _opened(module: nn.Module, tokenizer: Any) -> EagerModel:
+def _opened(module: PreTrainedModel, tokenizer: Any) -> EagerModel:
     return EagerModel("random-weights", hf_model=module, tokenizer=tokenizer or _NoWords(), device="cpu")
 
 
-def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     """`capture` of the point `resid_post`."""
     model, point = _opened(module, None), f"resid_post.{layer}"
-    return lambda: engine_capture(model, ids, [point])[point]
+    return lambda: interp_engine.capture(model, ids, [point])[point]
 
 
-def decode(module: nn.Module, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
+def decode(module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
     """`generate_stream` inside `steer`, with its own loop around the forward."""
     model = _opened(module, None)
     spec = [SteerSpec(delta, layer, 1.0)]

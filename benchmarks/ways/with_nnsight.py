@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from nnsight import NNsight
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from benchmarks.networks import blocks, path_of
 from benchmarks.ways.with_hooks import greedy
@@ -13,7 +14,7 @@ from benchmarks.ways.with_hooks import greedy
 NAME = "nnsight"
 
 
-def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
+def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     """`trace`, `.save()` and `tracer.stop()`."""
     model = NNsight(module)
     block = model.get(path_of(module, blocks(module)[layer]))
@@ -27,7 +28,7 @@ def capture(module: nn.Module, ids: Tensor, layer: int) -> Callable[[], Tensor]:
     return call
 
 
-def decode(module: nn.Module, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
+def decode(module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
     """`generate` traced, with a write at each step."""
     model: Any = NNsight(module)
     block = model.get(path_of(module, blocks(module)[layer]))
