@@ -399,7 +399,7 @@ def test_a_language_is_kept_or_left():
         ["Ka"],
     )
     case = tongues.draw(Random(0), "train", {"language": "B"})
-    assert case.prompt == "el sol va" or case.prompt == "el sol va el sol va"
+    assert (case.prompt, case.continuation) == ("el sol va", " el sol va")
     assert tongues.is_right(case, " el sol")
     assert not tongues.is_right(case, " the sun is up")
     assert not tongues.is_right(case, " Ka Ka")

@@ -57,9 +57,9 @@ class Tongues(Behaviour):
         return Sentence(filled.text, self.name, (label,), either(held_out_if(template in entry["held_out"]), pair))
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:
-        """Two or three sentences in one language, the last of them asked."""
+        """Two sentences in one language, the second of them asked; no text of training is shorter."""
         language = pick(rng, list(self.lexicon), force.get("language"))
-        lines = [self.line(rng, language, split) for _ in range(rng.randint(2, 3))]
+        lines = [self.line(rng, language, split) for _ in range(2)]
         text = joined(lines)
         start = len(text.text) - len(lines[-1].text)
         answer = Label("language", language, start, len(text.text))
