@@ -3,7 +3,10 @@
 import base64
 import dataclasses
 import json
+import math
+import zlib
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +18,8 @@ from innerview.errors import DirectionError
 
 Unit = Literal["step", "raw", "residual"]
 UNITS = ("step", "raw", "residual")
+# Sites with an axis of heads, by the last word of their names, TransformerLens names among them.
+HEADED = ("heads", "q", "k", "v", "result", "hook_z", "hook_q", "hook_k", "hook_v", "hook_result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +49,11 @@ class Direction:
     origin: str = "given"
 
     def __post_init__(self) -> None:
-        vector = torch.as_tensor(self.vector).detach().to("cpu", torch.float32).flatten()
-        object.__setattr__(self, "vector", vector)
+        for name in ("site", "name", "scale_kind", "origin"):
+            _check_text(name, getattr(self, name))
+        if isinstance(self.scale_n, bool) or not isinstance(self.scale_n, int) or self.scale_n < 0:
+            raise DirectionError(f"scale_n of {self.name!r} counts pairs or tokens, from 0; it is {self.scale_n!r}")
+        vector = _flat(self.vector, self.site, self.name).float()
         if not torch.isfinite(vector).all():
             bad = int((~torch.isfinite(vector)).sum())
             raise DirectionError(
@@ -54,8 +62,19 @@ class Direction:
         norm = float(vector.double().norm())
         if abs(norm - 1.0) > 1e-4:
             raise DirectionError(f"direction {self.name!r} has length {norm:.4g}, not 1; use Direction.from_vector")
-        if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
+        scale, center = _number(self.scale, "scale", self.name), _number(self.center, "center", self.name)
+        if scale is not None and not scale > 0:
             raise DirectionError(f"one natural step of {self.name!r} is {self.scale!r}; it must be above 0 and finite")
+        if center is None:
+            raise DirectionError(f"the center of {self.name!r} is a finite number, not None; leave it out for 0")
+        residual_norm = _number(self.residual_norm, "residual_norm", self.name)
+        for field, value in (
+            ("vector", vector),
+            ("scale", scale),
+            ("center", center),
+            ("residual_norm", residual_norm),
+        ):
+            object.__setattr__(self, field, value)
 
     @classmethod
     def from_vector(
@@ -65,16 +84,17 @@ class Direction:
         """The direction of a vector of any length.
 
         Args:
-            vector: Numbers, shape [width of the site].
+            vector: Numbers, shape [width of the site], or [head, d_head] for a site with heads.
             site: Where it applies.
             name: What to call it.
             scale: Length of one natural step; the vector's own length when None.
             residual_norm: Median norm of the activations at the site.
             origin: Where it came from, in words.
         Raises:
-            DirectionError: It is zero, or holds NaN or infinity.
+            DirectionError: It is zero, holds NaN or infinity, or is no vector.
         """
-        flat = torch.as_tensor(vector).detach().to("cpu", torch.float64).flatten()
+        _check_text("site", site)
+        flat = _flat(vector, site, name)
         norm = float(flat.norm())
         if not np.isfinite(norm):
             raise DirectionError(
@@ -129,24 +149,70 @@ class Direction:
     def to_code(self) -> str:
         """A Python expression that rebuilds this direction to the last bit."""
         body = json.dumps(self.to_dict(), sort_keys=True).encode()
-        vector = self.vector.numpy().astype("<f4").tobytes()
-        packed = base64.b64encode(len(body).to_bytes(4, "little") + body + vector).decode()
-        return f'iv.Direction.from_code("{packed}")'
+        packed = len(body).to_bytes(4, "little") + body + self.vector.numpy().astype("<f4").tobytes()
+        summed = zlib.crc32(packed).to_bytes(4, "little") + packed
+        return f'iv.Direction.from_code("{base64.b64encode(summed).decode()}")'
 
     @classmethod
     def from_code(cls, packed: str) -> "Direction":
         """The direction that `to_code` packed.
 
         Raises:
-            DirectionError: The text is damaged.
+            DirectionError: A character of the text is damaged or lost.
         """
+        if not isinstance(packed, str):
+            raise DirectionError(f"a direction's code is a text, not {packed!r} of type {type(packed).__name__}")
         try:
             raw = base64.b64decode(packed, validate=True)
-            size = int.from_bytes(raw[:4], "little")
-            fields = json.loads(raw[4 : 4 + size])
-            vector = np.frombuffer(raw[4 + size :], dtype="<f4").copy()
-            return cls(torch.from_numpy(vector), **fields)
-        except (ValueError, TypeError) as error:
+            # Some of the last character's bits are nobody's, so decoding alone would let it be another one.
+            if base64.b64encode(raw).decode() != packed or zlib.crc32(raw[4:]).to_bytes(4, "little") != raw[:4]:
+                raise ValueError("its checksum does not agree")
+            end = 8 + int.from_bytes(raw[4:8], "little")
+            vector = np.frombuffer(raw[end:], dtype="<f4").copy()
+            return cls(torch.from_numpy(vector), **json.loads(raw[8:end]))
+        except (ValueError, TypeError, RecursionError) as error:
             raise DirectionError(
                 f"no direction in {packed[:24]!r}…: the text is damaged ({error}); copy it again whole"
             ) from error
+
+
+def _check_text(field: str, value: object) -> None:
+    if not isinstance(value, str) or (field == "site" and not value):
+        raise DirectionError(f"the {field} of a direction is a text, not {value!r} of type {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DirectionError(f"the {field} of a direction holds half a character: {value!r}; spell it anew") from error
+
+
+def _number(given: Any, field: str, name: str) -> float | None:
+    """A finite number of any library as a float; None stays None."""
+    if isinstance(given, Tensor) and given.numel() == 1:
+        given = given.item()
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+        raise DirectionError(f"{field} of {name!r} is a finite number, not {given!r}")
+    return float(given)
+
+
+def _flat(vector: Any, site: str, name: str) -> Tensor:
+    """A copy of the vector, float64 on the CPU, shape [width].
+
+    Raises:
+        DirectionError: It is no vector.
+    """
+    try:
+        tensor = torch.as_tensor(vector).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DirectionError(
+            f"direction {name!r} takes a vector of numbers, not {str(vector)[:40]!r}: {error}"
+        ) from error
+    is_headed = tensor.ndim == 2 and site.rpartition(".")[2] in HEADED
+    if tensor.is_complex() or not (tensor.ndim == 1 or is_headed):
+        raise DirectionError(
+            f"direction {name!r} at {site} has shape {list(tensor.shape)} and dtype {tensor.dtype}; give real numbers of shape [width], "
+            "such as vector.squeeze(0)"
+        )
+    # A copy: what becomes of the caller's tensor later is no part of the direction.
+    return tensor.to("cpu", torch.float64, copy=True).flatten()

@@ -1,8 +1,11 @@
 """Where an edit applies: positions, scope, generated steps and a schedule over them."""
 
+import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,8 +23,10 @@ class Ramp:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise EditError(f"a ramp takes at least 1 step, not {self.steps}")
+        steps = _whole(self.steps)
+        if steps is None or steps < 1:
+            raise EditError(f"a ramp takes at least 1 step, not {self.steps!r}; give a whole number")
+        object.__setattr__(self, "steps", steps)
 
     def factor(self, step: Tensor) -> Tensor:
         """Share of the coefficient at each step, shape as `step`; prompts count as step 0."""
@@ -39,8 +44,10 @@ class Decay:
     half_life: float
 
     def __post_init__(self) -> None:
-        if not self.half_life > 0:
-            raise EditError(f"a half-life is above 0 steps, not {self.half_life}")
+        given: Any = self.half_life
+        if isinstance(given, bool) or not isinstance(given, Real) or not 0 < float(given) < math.inf:
+            raise EditError(f"a half-life is above 0 steps, not {given!r}; give a finite number")
+        object.__setattr__(self, "half_life", float(given))
 
     def factor(self, step: Tensor) -> Tensor:
         """Share of the coefficient at each step, shape as `step`; prompts count as step 0."""
@@ -71,7 +78,7 @@ class Where:
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        if self.scope not in SCOPES:
+        if not isinstance(self.scope, str) or self.scope not in SCOPES:
             raise EditError(f"no scope {self.scope!r}; it is one of {', '.join(SCOPES)}")
         object.__setattr__(self, "positions", _numbers(self.positions, "positions"))
         object.__setattr__(self, "steps", _numbers(self.steps, "steps"))
@@ -139,14 +146,23 @@ def _from_end(position: int, prompt_len: Tensor) -> Tensor:
     return prompt_len + position
 
 
-def _numbers(given: object, name: str) -> tuple[int, ...] | None:
-    """Whole numbers from one number, a range, or a sequence of them."""
+def _whole(given: Any) -> int | None:
+    """A whole number of any library as an int; None for anything else, True and False among it."""
+    try:
+        return None if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        return None
+
+
+def _numbers(given: Any, name: str) -> tuple[int, ...] | None:
+    """Whole numbers from one number, a range, an array, or a sequence of them."""
     if given is None:
         return None
-    listed = (given,) if isinstance(given, int) else given
-    if isinstance(listed, (str, bytes)) or not hasattr(listed, "__iter__"):
+    if hasattr(given, "tolist"):
+        given = given.tolist()
+    if isinstance(given, (str, bytes)) or not (hasattr(given, "__iter__") or _whole(given) is not None):
         raise EditError(f"{name} are whole numbers, not {given!r} of type {type(given).__name__}")
-    numbers = tuple(listed)  # type: ignore[arg-type]
-    if not numbers or not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+    numbers = [_whole(n) for n in (given if hasattr(given, "__iter__") else (given,))]
+    if not numbers or None in numbers:
         raise EditError(f"{name} are whole numbers, at least one, not {given!r}")
-    return numbers
+    return tuple(numbers)  # type: ignore[arg-type]
