@@ -33,10 +33,19 @@ def editing(model: Model, edits: Any, *, prompt_tokens: Any = None) -> Iterator[
             board.push(block)
         yield
     finally:
-        with Uninterrupted():
-            board.pop(block)
-            board.release(held)
+        try:
+            _close(board, block, held)
+        except KeyboardInterrupt:
+            # It may have come before anything was taken off; the second time takes off what is left.
+            _close(board, block, held)
+            raise
     raise_unmet(block, "this block")
+
+
+def _close(board: Board, block: Block, held: list[Any]) -> None:
+    with Uninterrupted():
+        board.pop(block)
+        board.release(held)
 
 
 class Attachment:
