@@ -10,12 +10,12 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "innerview"
 FLOORS = (
-    ("ground", {"errors", "opened", "shows", "bundled", "pocket"}),
+    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket"}),
     ("network", {"models", "kernels"}),
     (
         "engine",
         {
-            "runs", "hooks", "attachments", "own_forwards", "calls", "interrupts", "activations", "direction", "readings",
+            "runs", "hooks", "attachments", "own_forwards", "calls", "activations", "direction", "readings",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),
