@@ -79,6 +79,22 @@ def test_the_next_word_is_known_where_it_is_certain_and_where_it_is_not():
     assert sum(odds.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("When Mary and John went to the store, John gave a drink to", "Mary"),
+        ("While Tom was asleep, Mary and John went to the park. There Mary handed an apple to", "John"),
+        ("Tom always lies. Tom says that the door is not open. So the door is", "open"),
+        ("Tom never lies. Tom says that the door is not open. So the door is", "closed"),
+        ("27 + 45 =", "72"),
+        ("Mary told John that she had won, and John was glad for", "her"),
+        ("Five hours before two o'clock it is", "nine o'clock"),
+    ],
+)
+def test_the_next_word_follows_from_what_was_said(prompt, answer):
+    assert iv.pocket.next_word(prompt) == {answer: 1.0}
+
+
 def test_every_undecided_prompt_knows_its_own_odds():
     for behaviour in ("chances", "strangers"):
         for prompt in iv.pocket.prompts(behaviour, count=30):

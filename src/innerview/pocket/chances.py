@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill, prefix_pattern
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -59,8 +59,7 @@ class Chances(Behaviour):
         """The subject's odds, where the prompt is a template up to its answer."""
         for kind, table in self.tables.items():
             for template in templates_for(table, "held_out"):
-                pattern = prefix_pattern(template)
-                match = pattern.search(prompt) if pattern else None
+                match = matched(template, prompt)
                 if match and match["subject"] in table["odds"]:
                     return self.odds(kind, match["subject"])
         return None

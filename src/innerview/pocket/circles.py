@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick
-from innerview.pocket.filling import fill, prefix_pattern
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split, joined
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -105,8 +105,7 @@ class Circles(Behaviour):
         for kind, circle in self.circles.items():
             for way in SIGNS:
                 for template in circle[way] + circle["held_out"][way]:
-                    pattern = prefix_pattern(template)
-                    match = pattern.search(prompt) if pattern else None
+                    match = matched(template, prompt)
                     number = match["number"].lower() if match else None
                     if match and match["item"] in circle["items"] and number in circle["numbers"]:
                         return {self.reached(kind, match["item"], circle["numbers"].index(number) + 1, way): 1.0}

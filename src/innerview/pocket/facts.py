@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, pick_zipf, templates_for
-from innerview.pocket.filling import fill, prefix_pattern
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split, joined
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -89,8 +89,7 @@ class Facts(Behaviour):
         for table in self.tables.values():
             for relation, entry in table["relations"].items():
                 for template in templates_for(entry, "held_out"):
-                    pattern = prefix_pattern(template)
-                    match = pattern.search(prompt) if pattern else None
+                    match = matched(template, prompt)
                     if match and match["entity"] in table["entities"]:
                         return {table["entities"][match["entity"]][relation]: 1.0}
         return None

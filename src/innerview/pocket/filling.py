@@ -96,3 +96,10 @@ def prefix_pattern(template: str, answer: str = "answer") -> re.Pattern[str] | N
         known = f"(?P={name})" if f"(?P<{name}>" in pattern else rf"(?P<{name}>[^.!?\n]+?)"
         pattern += ("[Aa]n? " if form in ("a", "A") else "") + known
     return None
+
+
+def matched(template: str, prompt: str, answer: str = "answer") -> dict[str, str] | None:
+    """The words in a prompt that ends before the answer of this template, by their slots; None where it does not."""
+    pattern = prefix_pattern(template, answer)
+    found = pattern.search(prompt) if pattern else None
+    return found.groupdict() if found else None

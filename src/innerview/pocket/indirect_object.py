@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill, slots
+from innerview.pocket.filling import fill, matched, slots
 from innerview.pocket.sentence import Label, Sentence, Split, joined
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -92,3 +92,11 @@ class IndirectObject(Behaviour):
         filled = fill(template, words)
         known = (Label("sequel", words[name], *span) for name, spans in filled.spans.items() for span in spans)
         return Sentence(filled.text, self.name, (), "train", known=tuple(known))
+
+    def next_word(self, prompt: str) -> dict[str, float] | None:
+        """The one who was named and does not give, where the prompt is a template up to its receiver."""
+        for template in templates_for(self.lexicon, "held_out"):
+            found = matched(template, prompt)
+            if found and found["giver"] in (found["first"], found["second"]) and found["verb"] in self.lexicon["verbs"]:
+                return {found["first"] if found["giver"] == found["second"] else found["second"]: 1.0}
+        return None

@@ -69,7 +69,8 @@ class Mood(Behaviour):
             is_plain = rng.random() < self.lexicon["plain_share"] / 2 and kind == "middles"
             seeds = rng.random(), rng.random()
             if is_plain:
-                told.append(self.plain(Random(seeds[0]), "plain_middles", topic, people))
+                plain = Random(seeds[0])
+                told.append(self.plain(plain, pick(plain, self.lexicon["plain_middles"]), topic, people))
             else:
                 told.append(self.told(Random(seeds[1]), kind, telling, mood, topic, people))
         told.append(self.closing(rng, mood, topic, people, split))
@@ -141,18 +142,20 @@ class Mood(Behaviour):
         words["plain"] = pick(rng, self.lexicon["plain"])
         return words | {name: pick(rng, self.lexicon["values"][mood][name]) for name in self.categories}
 
-    def plain(self, rng: Random, kind: str, topic: str, people: dict[str, str]) -> Sentence:
+    def plain(self, rng: Random, template: str, topic: str, people: dict[str, str]) -> Sentence:
         """One sentence without a mood."""
         words = {**people, "topic": topic, "part": pick(rng, self.lexicon["topics"][topic])}
         words["plain"] = pick(rng, self.lexicon["plain"])
-        filled = fill(pick(rng, self.lexicon[kind]), words)
+        filled = fill(template, words)
         return Sentence(filled.text, self.name, (Label("telling", PLAIN, 0, len(filled.text)),), "train")
 
     def plain_story(self, rng: Random) -> Sentence:
         """A story without a mood."""
         topic = pick(rng, list(self.lexicon["topics"]))
         people = self.people(rng)
-        kinds = ["plain_openings", *(["plain_middles"] * rng.randint(1, 3)), "plain_closings"]
-        story = joined([self.plain(rng, kind, topic, people) for kind in kinds])
+        middles = self.lexicon["plain_middles"]
+        chosen = rng.sample(middles, min(rng.randint(1, 3), len(middles)))
+        opening, closing = pick(rng, self.lexicon["plain_openings"]), pick(rng, self.lexicon["plain_closings"])
+        story = joined([self.plain(rng, template, topic, people) for template in (opening, *chosen, closing)])
         whole = Label("mood", PLAIN, 0, len(story.text))
         return Sentence(story.text, self.name, (whole, *story.labels), "train")

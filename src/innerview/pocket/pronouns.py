@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill, slots
+from innerview.pocket.filling import fill, matched, slots
 from innerview.pocket.sentence import Label, Sentence, Split
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -53,3 +53,14 @@ class Pronouns(Behaviour):
         return Sentence(
             filled.text, self.name, (gendered, *pronouns), split, pronouns[-1], tuple(pronouns), group=group
         )
+
+    def next_word(self, prompt: str) -> dict[str, float] | None:
+        """The pronoun of the name, where the prompt is a template up to its last one."""
+        forms = next(iter(self.lexicon["forms"].values()))
+        for template in templates_for(self.lexicon, "held_out"):
+            asked = [slot for slot in slots(template) if slot in forms][-1]
+            found = matched(template, prompt, asked)
+            for gender, names in self.names.items():
+                if found and found["name"] in names:
+                    return {self.lexicon["forms"][gender][asked]: 1.0}
+        return None

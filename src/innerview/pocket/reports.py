@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -67,3 +67,16 @@ class Reports(Behaviour):
         pair = split_of(thing, speaker[1], negation, states[said], share=HELD_OUT_SHARE)
         split = either(held_out_if(is_new), pair)
         return Sentence(filled.text, self.name, labels, split, answer, group=f"{speaker[0]}, {negation}")
+
+    def next_word(self, prompt: str) -> dict[str, float] | None:
+        """What is true, where the prompt is a template up to it."""
+        for template in templates_for(self.lexicon, "held_out"):
+            found = matched(template, prompt)
+            states = self.lexicon["things"].get(found["thing"]) if found else None
+            if found and states:
+                state = found["claim"].removeprefix(self.lexicon["not"] + " ")
+                speaker = next((value for value in LIES if found["trait"] in self.lexicon[value]), None)
+                if state in states and speaker:
+                    is_so = (speaker == "honest") == (state == found["claim"])
+                    return {state if is_so else states[1 - states.index(state)]: 1.0}
+        return None

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -71,3 +71,11 @@ class Shortcuts(Behaviour):
             answer,
             group=f"{agrees} cue",
         )
+
+    def next_word(self, prompt: str) -> dict[str, float] | None:
+        """The job's workplace, where the prompt is a template up to it."""
+        for template in templates_for(self.lexicon, "held_out"):
+            found = matched(template, prompt)
+            if found and found["job"] in self.lexicon["jobs"]:
+                return {self.lexicon["jobs"][found["job"]]["where"]: 1.0}
+        return None

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill, prefix_pattern
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -84,8 +84,7 @@ class Strangers(Behaviour):
     def next_word(self, prompt: str) -> dict[str, float] | None:
         """The odds of the name's ending, where the prompt is a template up to its answer and nobody known is named."""
         for template in templates_for(self.lexicon, "held_out"):
-            pattern = prefix_pattern(template)
-            match = pattern.search(prompt) if pattern else None
+            match = matched(template, prompt)
             ending = self.ending_of(match["person"]) if match and match["person"] not in self.known else None
             if ending:
                 return self.odds(ending)

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
-from innerview.pocket.filling import fill
+from innerview.pocket.filling import fill, matched
 from innerview.pocket.sentence import Label, Sentence, Split
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -49,3 +49,11 @@ class Sums(Behaviour):
         split = either(held_out_if(is_new), pair)
         digits = "two digits" if min(one, other) >= 10 else "one digit"
         return Sentence(filled.text, self.name, labels, split, answer, group=f"{digits}, {carry.value}")
+
+    def next_word(self, prompt: str) -> dict[str, float] | None:
+        """The sum, where the prompt is a template up to it."""
+        for template in templates_for(self.lexicon, "held_out"):
+            found = matched(template, prompt)
+            if found and found["one"].isdecimal() and found["other"].isdecimal():
+                return {str(int(found["one"]) + int(found["other"])): 1.0}
+        return None
