@@ -46,7 +46,7 @@ bench: .venv/.dev ## the rows of the performance table that exist
 	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
 
 soak: .venv/.dev ## the reliability rows at their full counts (hours)
-	$(BIN)/python -m pytest tests -m soak --soak $(PYTEST_OPTIONS)
+	$(BIN)/python -m tests.soak $(SOAK_OPTIONS)
 
 pins: .venv/.dev ## write constraints.txt from what is installed
 	$(BIN)/python scripts/pins.py > build/constraints.txt && mv build/constraints.txt constraints.txt
