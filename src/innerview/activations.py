@@ -57,6 +57,8 @@ class Activations(Mapping[str, Tensor]):
         """
         found = [v for name, v in self.tensors.items() if fnmatchcase(name, pattern)]
         if not found:
+            found = [self.tensors[site.name] for site in self.model.expand(pattern) if site.name in self.tensors]
+        if not found:
             raise SiteError(f"nothing captured matches {pattern!r}; captured are {', '.join(self.tensors)}")
         shapes = {tuple(v.shape) for v in found}
         if len(shapes) > 1:
@@ -72,15 +74,22 @@ class Activations(Mapping[str, Tensor]):
             return []
         return [text.words(self.model, row[keep].tolist()) for row, keep in zip(self.tokens, self.mask, strict=True)]
 
+    def _has_tokens(self, site: str) -> bool:
+        """Whether a site's first axes are those of the tokens; an attention pattern's are not."""
+        assert self.mask is not None
+        axes = self.model.site(site).axes
+        return (not axes or axes[:2] == ("batch", "pos")) and self.tensors[site].shape[:2] == self.mask.shape
+
     def frame(self) -> pd.DataFrame:
-        """One row a site and real token: its text, and the norm of its activation."""
+        """One row a site and real token: its text, and the norm of its activation; one row for a site that has no tokens."""
         if self.tokens is None or self.mask is None:
             rows: list[Any] = [(site, list(v.shape), float(v.float().norm())) for site, v in self.tensors.items()]
             return pd.DataFrame(rows, columns=["site", "shape", "norm"])
         words = self.words
         rows = []
         for site, value in self.tensors.items():
-            if value.shape[:2] != self.mask.shape:
+            if not self._has_tokens(site):
+                rows.append((site, None, None, None, float(value.float().norm())))
                 continue
             norms = value.float().flatten(2).norm(dim=-1)
             for batch, keep in enumerate(self.mask):

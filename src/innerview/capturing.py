@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from innerview.activations import Activations
-from innerview.errors import CaptureError, TextError
-from innerview.hooks import Board, BoardRun, board_of
+from innerview.errors import CaptureError, EditError, TextError
+from innerview.hooks import Board, BoardRun, board_of, refuse_compiled
 from innerview.models import text
-from innerview.models.attention import eager_attention
+from innerview.models.attention import eager_twin
 from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.runs import Plan, Rows, check_positions
@@ -41,9 +41,14 @@ def capture(
         TextError: The inputs cannot be read.
     """
     wanted = _wanted(model, sites)
+    refuse_compiled(model.module, "")
     board = board_of(model)
     plan = Plan.of(model, edits) if hermetic else board.frozen_plan() + Plan.of(model, edits)
     call = Call.of(model, inputs)
+    if call.has_cache and any(not edit.where.is_everywhere for edit in plan.edits):
+        raise EditError(
+            "a capture that goes on from a cache does not know where its tokens stand; drop where=, or give the whole text"
+        )
     if call.tokens is not None and plan.edits:
         check_positions(plan, call.tokens.lengths, 0)
     values: dict[str, Tensor] = {}
@@ -53,8 +58,8 @@ def capture(
         if plain:
             values |= _forward(board, plan, call, plain)
         if eager:
-            with model.lock, eager_attention(model):
-                values |= _forward(board, plan, call, eager)
+            twin = eager_twin(model)
+            values |= _forward(board_of(twin), plan, call, eager)
     tokens, mask = (call.tokens.ids, call.tokens.mask) if call.tokens else (None, None)
     return Activations({site.name: values[site.name] for site in wanted}, tokens, mask, model)
 
@@ -104,6 +109,11 @@ class Call:
         is_full = bool(self.tokens.mask.all())
         return Rows(self.tokens.left_pad, lengths, lengths, is_full=is_full, real=self.tokens.mask)
 
+    @property
+    def has_cache(self) -> bool:
+        """Whether the call goes on from a cache of the caller's."""
+        return self.kwargs.get("past_key_values") is not None
+
 
 def _takes_ids(model: Model) -> bool:
     return "input_ids" in _parameters(model)
@@ -151,6 +161,7 @@ def _arguments(model: Model, tokens: text.Tokens) -> dict[str, Any]:
 
 def _forward(board: Board, plan: Plan, call: Call, sites: list[Site], *, copies: bool = False) -> dict[str, Tensor]:
     """One forward, stopped behind the last of the sites."""
+    copies = copies or call.has_cache
     values: dict[str, Tensor] = {}
     versions: dict[str, int] = {}
 
@@ -159,16 +170,18 @@ def _forward(board: Board, plan: Plan, call: Call, sites: list[Site], *, copies:
             raise CaptureError(f"site {site.name!r} fired more than once in one forward; name a module that runs once")
         values[site.name] = value.clone() if copies or value.is_inference() else value
         versions[site.name] = 0 if value.is_inference() else values[site.name]._version
-        if len(values) == len(sites):
+        if len(values) == len(sites) and may_stop:
             raise _Stop
 
     taps: dict[Any, list[Any]] = {}
     for site in sites:
         taps.setdefault(site.point, []).append((site, keep))
-    run = BoardRun(board, plan, call.rows() if plan.by_point else None, taps=taps)
-    try:
+    run = BoardRun(board, plan, call.rows() if plan.by_point and not call.has_cache else None, taps=taps)
+    # A module that the table does not know may run again; a cache must be filled to the last layer.
+    may_stop = not call.has_cache and all(site.name in call.model.table for site in sites)
+    with contextlib.suppress(_Stop):
         run.call(call.args, call.kwargs)
-    except _Stop:
+    if len(values) == len(sites):
         # A network that works in place writes over what was kept; it runs again, and what passes is copied.
         is_written = not copies and any(not v.is_inference() and v._version != versions[n] for n, v in values.items())
         return _forward(board, plan, call, sites, copies=True) if is_written else values

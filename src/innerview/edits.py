@@ -117,7 +117,7 @@ class Add(Edit):
         if delta is None:
             length = self.direction.length(self.coefficient, self.unit)
             delta = (self.direction.vector.double() * length).to(x.device, x.dtype)
-            self._cast[key] = delta
+            _keep(self._cast, key, delta)
         delta = fit(delta, x)
         return x + (delta if share is None else delta * per_token(share.to(x.dtype), x))
 
@@ -155,7 +155,7 @@ class ProjectOut(Edit):
         vector = self._cast.get(key)
         if vector is None:
             vector = self.direction.vector.to(wide.device, wide.dtype)
-            self._cast[key] = vector
+            _keep(self._cast, key, vector)
         vector = fit(vector, x)
         axes = tuple(range(-vector.ndim, 0))
         amount = (wide * vector).sum(dim=axes, keepdim=True)
@@ -195,7 +195,8 @@ class Replace(Edit):
             # Beams and several returned sequences come as repeated rows.
             value = value.repeat_interleave(x.shape[0] // value.shape[0], dim=0)
         try:
-            value = value.expand(x.shape)
+            # A tensor of its own: a network that works in place would write over the value.
+            value = value.expand(x.shape).clone()
         except RuntimeError as error:
             raise EditError(
                 f"a value of shape {list(self.value.shape)} does not fit {self.site!r} of shape {list(x.shape)}; "
@@ -208,6 +209,12 @@ class Replace(Edit):
     def to_code(self) -> str:
         """The expression that builds this edit."""
         return f"iv.Replace({self.value.tolist()!r}, site={self.site!r}, where={self.where.to_code()})"
+
+
+def _keep(cast: dict, key: Any, tensor: Tensor) -> None:
+    # A tensor made under inference_mode would fail in a later forward with gradients.
+    if not tensor.is_inference():
+        cast[key] = tensor
 
 
 def _set(edit: Edit, **fields: Any) -> None:

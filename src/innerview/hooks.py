@@ -1,12 +1,12 @@
 """The switchboard of one root module: counted hooks, and which job the forward that passes through them belongs to."""
 
-import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from innerview.calls import cache_length, ids_shape, named
@@ -66,28 +66,17 @@ class Board:
             entry = self._hooks[point] = [0, self._register(point)]
         entry[0] += 1
 
-    def release(self, points: Iterable[Point]) -> None:
-        """Give hooks back; those that nobody else holds are removed."""
+    def release(self, held: list[Point]) -> None:
+        """Give hooks back, and empty the list of them; hooks that nobody else holds are removed."""
         with self.lock:
-            for point in points:
+            while held:
+                point = held.pop()
                 entry = self._hooks[point]
                 entry[0] -= 1
                 if entry[0] == 0:
                     del self._hooks[point]
                     for handle in entry[1]:
                         handle.remove()
-
-    @contextlib.contextmanager
-    def holding(self, points: Iterable[Point]) -> Iterator[None]:
-        """Hooks at these points, for as long as the block lasts."""
-        held: list[Point] = []
-        try:
-            with Uninterrupted():
-                held = self.acquire(points)
-            yield
-        finally:
-            with Uninterrupted():
-                self.release(held)
 
     def _register(self, point: Point) -> list[Any]:
         path, side = point
@@ -122,8 +111,9 @@ class Board:
 
     def _job(self) -> Any:
         run = current.get()
-        if run is not None and run.board is self:
-            return run
+        if run is not None:
+            # What happens inside a run is that run's alone, under another opened root of the same modules too.
+            return run if run.board is self else _NOBODY
         own = self._under_way()
         # A part of the network called by itself, not through its root.
         return own if own is not None else OwnForward(self.own_blocks(), None)
@@ -140,17 +130,20 @@ class Board:
 
     def _root_starts(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         run = current.get()
-        if run is not None and run.board is self:
-            run.starts(args, kwargs)
+        if run is not None:
+            if run.board is self:
+                run.starts(args, kwargs)
             return
         own = OwnForward(self.own_blocks(), None, outer=self._under_way(), frame=sys._getframe(1))
         self._own.forward = own
-        self._prompts.locate(own, *named(module, args, kwargs))
+        _refuse_recomputing(module, [block.plan for block in own.blocks])
+        self._prompts.locate(module, own, *named(module, args, kwargs))
 
     def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         run = current.get()
-        if run is not None and run.board is self:
-            run.ends(output is not None)
+        if run is not None:
+            if run.board is self:
+                run.ends(output is not None)
             return
         own = getattr(self._own, "forward", None)
         if own is None:
@@ -179,14 +172,17 @@ class Board:
                     "open a block in this thread, or use iv.generate"
                 )
             blocks = others[0] if others else []
-        return [a.block for a in list(self.attached.values()) if a.block.is_enabled] + list(blocks)
+        return [*self._enabled(), *blocks]
 
     def frozen_plan(self) -> Plan:
-        """The attached edits and this thread's blocks, as a Run takes them when it starts."""
+        """The attached edits and this thread's own blocks, as a Run takes them when it starts."""
         plan = EMPTY
-        for block in self.own_blocks():
+        for block in (*self._enabled(), *self._blocks.get(threading.get_ident(), ())):
             plan = plan + block.plan
         return plan
+
+    def _enabled(self) -> list[Block]:
+        return [a.block for a in list(self.attached.values()) if a.block.is_enabled]
 
     def push(self, block: Block) -> None:
         """Open a block in this thread."""
@@ -210,14 +206,32 @@ class BoardRun(Run):
 
     def call(self, args: tuple, kwargs: dict) -> Any:
         """What the root module returns for one forward of this run, under the network's lock."""
+        return self.inside(lambda: self.board.root(*args, **kwargs))
+
+    def inside(self, job: Callable[[], Any]) -> Any:
+        """What `job` returns; the network, or parts of it, that it calls belong to this run."""
+        _refuse_recomputing(self.board.root, [self.plan])
         before = current.get()
-        with self.board.holding(self.points), self.board.lock:
-            try:
+        held: list[Point] = []
+        try:
+            with Uninterrupted():
+                held = self.board.acquire(self.points)
+            with self.board.lock:
                 current.set(self)
-                return self.board.root(*args, **kwargs)
-            finally:
-                current.set(before)
-                self.forward = None
+                return job()
+        finally:
+            try:
+                self._over(before, held)
+            except KeyboardInterrupt:
+                # It may have come before anything was put back; the second time puts back what is left.
+                self._over(before, held)
+                raise
+
+    def _over(self, before: Any, held: list[Point]) -> None:
+        with Uninterrupted():
+            current.set(before)
+            self.forward = None
+            self.board.release(held)
 
     def starts(self, args: tuple, kwargs: dict) -> None:
         """The root module is called: count the tokens."""
@@ -234,6 +248,24 @@ class BoardRun(Run):
                 raise EditError(
                     f"site {missed[0]!r} never fired in this run, so its edit was not applied; edit a site that fires, see model.sites()"
                 )
+
+
+_NOBODY = OwnForward([], None)
+
+
+def _refuse_recomputing(root: nn.Module, plans: list[Plan]) -> None:
+    """Refuse edits whose gradients would be wrong.
+
+    Raises:
+        EditError: The network checkpoints gradients: it runs its blocks again in backward, where the edits' tokens are unknown.
+    """
+    if not (root.training and torch.is_grad_enabled() and any(plan.by_point for plan in plans)):
+        return
+    if any(getattr(module, "gradient_checkpointing", False) for module in root.modules()):
+        raise EditError(
+            f"{type(root).__name__} checkpoints gradients, and runs its blocks again in backward without knowing which tokens are edited; "
+            "call gradient_checkpointing_disable() on it before you edit while training"
+        )
 
 
 _BOARDS: "weakref.WeakKeyDictionary[nn.Module, Board]" = weakref.WeakKeyDictionary()

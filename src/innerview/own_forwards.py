@@ -4,11 +4,12 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from innerview.calls import cache_length, ids_shape
 from innerview.errors import EditError
 from innerview.models.site import Point
+from innerview.models.writing import prompts_being_continued
 from innerview.runs import Forward, Plan, Rows, apply
 
 
@@ -53,8 +54,8 @@ class Prompts:
     def __init__(self) -> None:
         self._by_cache: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
 
-    def locate(self, own: OwnForward, args: tuple, kwargs: dict) -> None:
-        """Count the tokens of a forward of the user's own that starts."""
+    def locate(self, root: nn.Module, own: OwnForward, args: tuple, kwargs: dict) -> None:
+        """Count the tokens of a forward of the user's own that starts: from the `generate` it belongs to, else from its mask."""
         if not any(block.plan.by_point for block in own.blocks):
             return
         shape, device = ids_shape(args, kwargs)
@@ -63,7 +64,9 @@ class Prompts:
         cache = kwargs.get("past_key_values")
         col0 = cache_length(kwargs) or 0
         told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
-        own.forward = Forward(self._rows(shape, col0, cache, kwargs, told), shape, col0, device)
+        written = prompts_being_continued(root, own.frame)
+        known = None if written is None or told is not None else _written_rows(written, shape, col0)
+        own.forward = Forward(known or self._rows(shape, col0, cache, kwargs, told), shape, col0, device)
         own.cache = cache
         for block in own.blocks:
             block.longest = max(block.longest, col0 + shape[1])
@@ -75,6 +78,12 @@ class Prompts:
             real = mask[:, : col0 + q].bool()
             length = real.sum(dim=1)
             has_positions, is_full = True, False
+        elif isinstance(mask, Tensor) and mask.ndim == 4 and mask.shape[-1] >= col0 + q:
+            # What the last token may attend to is real: numbers below zero and False hide the pads.
+            seen = mask[:, 0, -1, : col0 + q]
+            real = (seen if seen.dtype == torch.bool else seen >= 0).expand(rows, -1)
+            length = real.sum(dim=1)
+            has_positions, is_full = told is not None, False
         else:
             real, length = None, torch.full((rows,), col0 + q)
             has_positions, is_full = told is not None, True
@@ -116,6 +125,23 @@ class Prompts:
         rows = forward.rows
         if cache is not None and rows is not None and rows.prompt_len is not None:
             self._by_cache[cache] = rows.prompt_len
+
+
+def _written_rows(prompts: Tensor, shape: tuple[int, int], col0: int) -> Rows | None:
+    """Rows of a forward inside the user's own `generate`; None when its rows are not the prompts', repeated.
+
+    Args:
+        prompts: True where a prompt's token is real, shape [prompts, width].
+        shape: Rows and tokens a row of the forward.
+        col0: Tokens in the cache before it.
+    """
+    rows, q = shape
+    if rows % prompts.shape[0]:
+        return None
+    behind = prompts.new_ones(prompts.shape[0], max(0, col0 + q - prompts.shape[1]))
+    real = torch.cat([prompts, behind], dim=1)[:, : col0 + q].repeat_interleave(rows // prompts.shape[0], dim=0)
+    length = prompts.sum(dim=1).repeat_interleave(rows // prompts.shape[0])
+    return Rows(torch.zeros(rows, dtype=torch.long), real.sum(dim=1), length, is_full=bool(real.all()), real=real)
 
 
 def raise_unmet(block: Block, what: str, *, with_positions: bool = True) -> None:

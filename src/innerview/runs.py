@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,6 +146,7 @@ class Forward:
         self._pos: Tensor | None = None
         self._real: Tensor | bool | None = False
         self._masks: dict[Any, Tensor | None] = {}
+        self._idle: set[Any] = set()
 
     @property
     def q(self) -> int:
@@ -204,8 +205,14 @@ class Forward:
         where = planned.edit.where
         key = (where, planned.since, planned.until)
         if key not in self._masks:
-            self._masks[key] = self._mask(where, planned.since, planned.until)
+            mask = self._masks[key] = self._mask(where, planned.since, planned.until)
+            if mask is not None and not bool(mask.any()):
+                self._idle.add(key)
         return self._masks[key]
+
+    def is_idle(self, planned: Planned) -> bool:
+        """Whether an edit applies to no token of this forward; asked behind its mask."""
+        return (planned.edit.where, planned.since, planned.until) in self._idle
 
     def _mask(self, where: Any, since: int, until: int | None) -> Tensor | None:
         chosen = self.real
@@ -248,14 +255,6 @@ def check_positions(plan: Plan, length: Tensor, room: int) -> None:
                 raise EditError(
                     f"position {position} is before the start of a prompt of {shortest} tokens; use {-shortest} to -1"
                 )
-
-
-class Job(Protocol):
-    """Whoever a forward belongs to: it has a plan, and the forward that is under way."""
-
-    forward: Forward | None
-
-    def visit(self, point: Point, value: Any) -> Any: ...
 
 
 NO_TAPS: dict[Point, list[tuple[Site, Tap]]] = {}
@@ -312,6 +311,8 @@ def apply(planned: tuple[Planned, ...], forward: Forward | None, value: Any) -> 
     for one in planned:
         x = one.site.read(value)
         mask, share = _tokens_of(one, forward, x)
+        if forward is not None and forward.is_idle(one):
+            continue
         new = one.edit.apply(x, share)
         if mask is not None:
             new = torch.where(mask.view(*mask.shape, *(1,) * (x.ndim - 2)), new, x)

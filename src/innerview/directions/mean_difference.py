@@ -42,10 +42,16 @@ def contrast(
     Reference: arXiv:2312.06681
     """
     where = model.site(site)
+    if where.axes and where.axes[:2] != ("batch", "pos"):
+        raise DirectionError(
+            f"{where.name} is {where.shape}, not one activation a token; read a site such as 'blocks.*.resid'"
+        )
     up, up_norms = _read(model, positive, where.name, position)
     down, down_norms = _read(model, negative, where.name, position)
     gap = up.mean(0) - down.mean(0)
     length = float(gap.norm())
+    if not length < float("inf"):
+        raise DirectionError(f"activations at {where.name} hold NaN or infinity; look at the network and the prompts")
     if not length > 1e-9 * float(up.norm(dim=1).mean() + down.norm(dim=1).mean()):
         raise DirectionError(
             f"the means of {len(up)} positive and {len(down)} negative prompts coincide at {where.name} (distance {length:.3g}); "

@@ -4,7 +4,7 @@ Reference: nostalgebraist, "interpreting GPT: the logit lens" (2020); arXiv:2303
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -17,8 +17,11 @@ from innerview.attachments import attached
 from innerview.capturing import capture
 from innerview.edits import Edit, checked
 from innerview.errors import LensError
+from innerview.hooks import BoardRun, board_of
 from innerview.models import text
 from innerview.models.model import Model
+from innerview.models.site import Site
+from innerview.runs import EMPTY, Plan
 from innerview.shows import ShowsItself
 
 
@@ -42,6 +45,7 @@ class Lens(ShowsItself):
         attached: Names of what was attached and in force.
         other: A second reading to compare with.
         other_label: What the second reading is.
+        readout: Edits that the final norm and the head took when the lens was made.
     """
 
     model: Model = field(repr=False)
@@ -59,6 +63,7 @@ class Lens(ShowsItself):
     attached: list[str]
     other: "Lens | None" = field(default=None, repr=False)
     other_label: str = ""
+    readout: Plan = field(default=EMPTY, repr=False)
 
     @property
     def model_name(self) -> str:
@@ -67,7 +72,7 @@ class Lens(ShowsItself):
 
     def logits(self, layer: int) -> Float[Tensor, "pos vocab"]:
         """Logits that the network's own final norm and head give for one layer read."""
-        return _read_out(self.model, self.residual[layer])
+        return _read_out(self.model, self.readout, self.residual[layer])
 
     def rank(self, token_id: int) -> Int[Tensor, "layer pos"]:
         """Rank of a token in each cell, 0 for the likeliest.
@@ -110,7 +115,7 @@ class Lens(ShowsItself):
 
 
 def logit_lens(
-    model: Model, prompt: Any, *, edits: Any = (), compare: Any = None, k: int = 10, sites: str = "blocks.*.resid"
+    model: Model, prompt: Any, *, edits: Any = (), compare: Any = None, k: int = 10, sites: str = "blocks.*.resid", hermetic: bool = False
 ) -> Lens:  # fmt: skip
     """What each layer would say next, read by the network's own final norm and head.
 
@@ -121,6 +126,7 @@ def logit_lens(
         compare: A second prompt to compare with.
         k: Words kept for each cell.
         sites: What to read; a wildcard over layers.
+        hermetic: Leave out what is attached and the open blocks.
     Raises:
         LensError: The network has no final norm and head, an edit is behind the layers, or both `edits` and `compare` are given.
     Reference: arXiv:2303.08112
@@ -133,27 +139,29 @@ def logit_lens(
     other, label = None, ""
     _refuse_behind(model, listed)
     if listed:
-        other, label = _read(model, prompt, listed, k, sites, None, ""), "edited"
+        other, label = _read(model, prompt, listed, k, sites, hermetic), "edited"
     elif compare is not None:
-        other, label = _read(model, compare, (), k, sites, None, ""), str(compare)
-    return _read(model, prompt, (), k, sites, other, label)
+        other, label = _read(model, compare, (), k, sites, hermetic), str(compare)
+    return replace(_read(model, prompt, (), k, sites, hermetic), other=other, other_label=label)
 
 
-def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, other: Lens | None, label: str) -> Lens:
+def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, hermetic: bool) -> Lens:
     for site in ("final_norm", "logits"):
         if site not in model.table:
             raise LensError(
                 f"{model.name} has no {site!r} to read layers with; open a causal language model of a known family"
             )
-    acts = capture(model, prompt, [sites, f"blocks.{(model.n_layers or 1) - 1}.resid"], edits=edits)
+    last = f"blocks.{(model.n_layers or 1) - 1}.resid"
+    chosen = _readable(model, sites)
+    plan = EMPTY if hermetic else board_of(model).frozen_plan()
+    acts = capture(model, prompt, [sites, last], edits=edits, hermetic=hermetic)
     assert acts.tokens is not None and acts.mask is not None
     if acts.tokens.shape[0] != 1:
         raise LensError(f"a lens reads one prompt, not {acts.tokens.shape[0]}; call it for each")
-    chosen = model.expand(sites)
     residual = torch.stack([acts[site.name][0] for site in chosen])
     ids = acts.tokens[0].tolist()
-    final = torch.log_softmax(_read_out(model, acts[f"blocks.{(model.n_layers or 1) - 1}.resid"][0]).float(), dim=-1)
-    cells = [_cell(model, row, final, k) for row in residual]
+    final = torch.log_softmax(_read_out(model, plan, acts[last][0]).float(), dim=-1)
+    cells = [_cell(model, plan, row, final, k) for row in residual]
     top_ids, top_logprobs, entropy, kl = (torch.stack(parts) for parts in zip(*cells, strict=True))
     return Lens(
         model=model,
@@ -168,10 +176,24 @@ def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, other: Le
         kl=kl,
         residual=residual,
         edits=[edit.label for edit in edits],
-        attached=[a.name for a in attached(model) if a.enabled],
-        other=other,
-        other_label=label,
+        attached=[] if hermetic else [a.name for a in attached(model) if a.enabled],
+        readout=plan,
     )
+
+
+def _readable(model: Model, sites: str) -> list[Site]:
+    """The sites that a pattern names.
+
+    Raises:
+        LensError: One is no residual stream, which alone the final norm and the head can read.
+    """
+    chosen = model.expand(sites)
+    for site in chosen:
+        if site.sizes != (model.d_model,):
+            raise LensError(
+                f"a lens reads activations of width {model.d_model}, and {site.name!r} is {site.shape}; read 'blocks.*.resid'"
+            )
+    return chosen
 
 
 def _refuse_behind(model: Model, edits: Sequence[Edit]) -> None:
@@ -189,16 +211,16 @@ def _refuse_behind(model: Model, edits: Sequence[Edit]) -> None:
             )
 
 
-def _read_out(model: Model, rows: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
-    """The network's own final norm and head, on activations of one text."""
+def _read_out(model: Model, plan: Plan, rows: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
+    """The network's own final norm and head, on activations of one text, with the edits that they had when the lens was made."""
     norm, head = (model.module.get_submodule(model.table[name].module) for name in ("final_norm", "logits"))
-    with torch.no_grad(), model.lock:
-        return head(norm(rows[None]))[0]
+    with torch.no_grad():
+        return BoardRun(board_of(model), plan, None).inside(lambda: head(norm(rows[None]))[0])
 
 
-def _cell(model: Model, rows: Tensor, final: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _cell(model: Model, plan: Plan, rows: Tensor, final: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top ids and log-probabilities, entropy and KL of one layer."""
-    logprobs = torch.log_softmax(_read_out(model, rows).float(), dim=-1)
+    logprobs = torch.log_softmax(_read_out(model, plan, rows).float(), dim=-1)
     top = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     kl = (final.exp() * (final - logprobs)).sum(-1).clamp(min=0)

@@ -1,29 +1,51 @@
-"""Switching a network's attention kernel for a forward that must compute its weights."""
+"""A twin of a network whose attention kernel computes its weights, for the forwards that must read them."""
 
-import contextlib
-from collections.abc import Iterator
+import copy
+import dataclasses
+import threading
 from typing import Any
+
+from torch import nn
 
 from innerview.errors import CaptureError
 from innerview.models.model import Model
 
 
-@contextlib.contextmanager
-def eager_attention(model: Model) -> Iterator[None]:
-    """The eager kernel, which computes attention weights, for the length of the block; hold the model's lock around it.
+def eager_twin(model: Model) -> Model:
+    """The same network under the eager attention kernel: its own modules and config around the very same weights.
+
+    The network itself is not switched, because a forward of another thread would see it.
 
     Raises:
-        CaptureError: The network cannot switch kernels.
+        CaptureError: The network cannot choose its kernel.
     """
     module: Any = model.module
-    before = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    if before is None or not hasattr(module, "set_attn_implementation"):
-        raise CaptureError(f"{model.name} has no attention kernels to switch, so its attention weights cannot be had")
-    if before == "eager":
-        yield
-        return
-    try:
-        module.set_attn_implementation("eager")
-        yield
-    finally:
-        module.set_attn_implementation(before)
+    kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
+    if kernel is None or not hasattr(module, "set_attn_implementation"):
+        raise CaptureError(
+            f"{model.name} ({type(module).__name__}) cannot choose its attention kernel, so its attention weights cannot be had; "
+            "read attn.heads or attn.out instead"
+        )
+    if kernel == "eager":
+        return model
+    twin: Any = _twin(module, {})
+    twin.set_attn_implementation("eager")
+    return dataclasses.replace(model, module=twin, lock=threading.RLock())
+
+
+def _twin(module: nn.Module, made: dict[int, Any]) -> nn.Module:
+    """A module like this one, with twins of its children and configs, its own tables of hooks, and the same weights."""
+    if id(module) in made:
+        return made[id(module)]
+    twin = made[id(module)] = module.__new__(type(module))
+    for name, value in module.__dict__.items():
+        if name == "_modules":
+            value = {key: None if child is None else _twin(child, made) for key, child in value.items()}
+        elif isinstance(value, nn.Module):
+            value = _twin(value, made)
+        elif hasattr(value, "_attn_implementation"):
+            value = made.setdefault(id(value), copy.deepcopy(value))
+        elif isinstance(value, dict):
+            value = copy.copy(value)
+        twin.__dict__[name] = value
+    return twin
