@@ -39,9 +39,9 @@ def truncated(module: PreTrainedModel, layer: int) -> nn.Module:
 
     Its `last_hidden_state` is what leaves block `layer`: no capture can be cheaper than this forward.
     """
-    base = module.base_model
+    base: Any = module.base_model
     path, norm = ("h", "ln_f") if hasattr(base, "h") else ("layers", "norm")
-    cut = copy.copy(base)
+    cut: Any = copy.copy(base)
     cut._modules = dict(base._modules)
     cut.config = copy.deepcopy(base.config)
     cut.config.num_hidden_layers = layer + 1
@@ -52,7 +52,7 @@ def truncated(module: PreTrainedModel, layer: int) -> nn.Module:
 
 def blocks(module: PreTrainedModel) -> nn.ModuleList:
     """The blocks of a network of the GPT-2 or Llama family."""
-    base = module.base_model
+    base: Any = module.base_model
     return base.h if hasattr(base, "h") else base.layers
 
 

@@ -18,8 +18,6 @@ def run(row: Callable[[int | None], Row]) -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--rounds", type=int)
     asked = parser.parse_args()
-    # Nothing that is measured comes from the network.
-    os.environ["HF_HUB_OFFLINE"] = "1"
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(machine.cores())
     measured = row(asked.rounds).to_dict()

@@ -24,7 +24,7 @@ def row(rounds: int | None) -> Row:
     contenders, missing = capturers(module, ids, LAYER)
     gate = same_tensors(contenders, exact=("innerview", "plain hook"))
     timings = measure(contenders, rounds=rounds or 60)
-    name = f"capture of blocks.{LAYER}.resid, {BATCH} × {POS} tokens, GPT-2's size, random float32 weights, {torch.get_num_threads()} threads"
+    name = f"capture of blocks.{LAYER}.resid, {BATCH} × {POS} tokens, GPT-2's size, random float32 weights, threads: {torch.get_num_threads()}"
     return Row(
         "10", "Capture one layer, stopping there", [Workload(name, gate, timings, claims(timings))], NOTES, missing
     )
