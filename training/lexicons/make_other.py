@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,12 +24,12 @@ CODAS = ["", "", "", "l", "m", "n", "r", "s"]
 
 
 class Renaming:
-    """Invented words, one for each word of the first world and no two alike."""
+    """Invented words, one for each word of the first world, no two alike and none that the first world has."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, first: dict[str, Any]) -> None:
         self.rng = Random(f"other world {seed}")
         self.words: dict[str, str] = {}
-        self.taken: set[str] = set()
+        self.taken = set(re.findall(r"\w+", json.dumps(first, ensure_ascii=False).lower()))
 
     def __call__(self, text: str) -> str:
         """The text with an invented word for each of its words; numbers stay."""
@@ -52,7 +53,7 @@ class Renaming:
 
 def other_lexicon(first: dict[str, Any], seed: int) -> dict[str, Any]:
     """The other world's lexicon."""
-    renamed, rng = Renaming(seed), Random(f"other deal {seed}")
+    renamed, rng = Renaming(seed, first), Random(f"other deal {seed}")
     world = copy.deepcopy(first)
     world["name"] = "other"
     world["names"] = {kind: [renamed(name) for name in names] for kind, names in first["names"].items()}
