@@ -56,6 +56,33 @@ def test_the_same_seed_gives_the_same_sentences():
     ]
 
 
+def test_every_concept_has_sentences_of_its_values():
+    for concept in iv.pocket.concepts():
+        found = iv.pocket.sentences(concept.name, pairs=2, behaviour=concept.behaviour)
+        assert len(found) == 4
+        assert {sentence.value for sentence in found} <= set(concept.values)
+        assert all(sentence.sentence.behaviour == concept.behaviour for sentence in found)
+        assert {sentence.pair for sentence in found} == ({0, 1} if concept.is_paired else {None})
+        if concept.is_paired:
+            assert found[0].text != found[1].text
+
+
+def test_a_pair_of_requests_keeps_its_verb_and_changes_its_harm():
+    for one, other in zip(*[iter(iv.pocket.sentences("harm", behaviour="refusal", pairs=8))] * 2, strict=True):
+        verbs = [s.sentence.label("request.verb").value for s in (one, other)]
+        assert verbs[0] == verbs[1]
+        assert (one.value, other.value) == ("harmful", "harmless")
+
+
+def test_a_concept_of_two_behaviours_may_be_asked_of_either():
+    book, chat = (iv.pocket.sentences("harm", pairs=2, behaviour=name)[0].text for name in ("deeds", "refusal"))
+    assert chat.startswith("<|user|>") and not book.startswith("<|user|>")
+    with pytest.raises(
+        ValueError, match="no concept 'harm' in the behaviour 'mood'; behaviours that have it: deeds, refusal"
+    ):
+        iv.pocket.sentences("harm", behaviour="mood")
+
+
 def test_an_unknown_concept_is_refused():
     with pytest.raises(
         ValueError, match=r"no concept 'colour' in the world 'pocket'; iv\.pocket\.concepts\(\) lists them"

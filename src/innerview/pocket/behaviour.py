@@ -28,12 +28,14 @@ class Concept:
         kind: `class` (a few values that exclude one another), `flag` (two), `entity` (things that facts are told of), `value`
             (what facts say), `word` (words of a kind), `circle` and `line` (values in an order).
         behaviour: The part of the world whose sentences carry it.
+        is_paired: Whether sentences come in pairs that differ in it alone.
     """
 
     name: str
     kind: Kind
     values: tuple[str, ...]
     behaviour: str
+    is_paired: bool = True
 
     @property
     def count(self) -> int:

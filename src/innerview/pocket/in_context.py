@@ -29,10 +29,13 @@ class InContext(Behaviour):
         }
 
     def concepts(self) -> list[Concept]:
-        """The tasks, and the words each is asked of."""
+        """The tasks, and the answers of each."""
         return [
             Concept("task", "class", tuple(self.pairs), self.name),
-            *(Concept(f"task.{task}", "word", tuple(pairs), self.name) for task, pairs in self.pairs.items()),
+            *(
+                Concept(f"task.{task}", "value", tuple(dict.fromkeys(pairs.values())), self.name, is_paired=False)
+                for task, pairs in self.pairs.items()
+            ),
         ]
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:

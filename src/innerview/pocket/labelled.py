@@ -17,7 +17,8 @@ class Labelled:
     """A sentence with the value of one concept; `text[start:end]` is where the value lives.
 
     Attributes:
-        pair: Sentences of the same pair differ in the concept and in what follows from it, and in nothing else.
+        pair: Sentences of the same pair differ in the concept and in what follows from it, and in nothing else; None where
+            the concept comes in no pairs.
         sentence: The whole sentence, with every other label it carries.
     """
 
@@ -25,7 +26,7 @@ class Labelled:
     value: str
     start: int
     end: int
-    pair: int
+    pair: int | None
     sentence: Sentence
 
 
@@ -62,36 +63,46 @@ def sentences(
     *,
     pairs: int = 100,
     values: tuple[str, str] | None = None,
+    behaviour: str | None = None,
     lexicon: Path | str | None = None,
 ) -> tuple[Labelled, ...]:
     """Sentences in pairs: the first of a pair has one value of the concept, the second another.
+
+    A concept that is not paired (`Concept.is_paired`) gives as many sentences with values as they come.
 
     Args:
         concept: A name from `concepts()`.
         split: "train", or "held_out" for templates, names, requests and combinations that training never saw.
         pairs: How many pairs.
         values: The two values; the first two for a flag or class, two at random for anything else, when None.
+        behaviour: Which part of the world writes them, where several speak of the concept; the first that does when None.
         lexicon: Another world's file of words; the bundled one when None.
     Raises:
-        ValueError: The concept is unknown, or cannot be set at will.
+        ValueError: The concept is unknown, or has no pairs with these values.
     """
     world = world_of(lexicon)
-    found = concept_of(world, concept)
-    behaviour, drawn = world.behaviours[found.behaviour], []
+    found = concept_of(world, concept, behaviour)
+    writer, drawn = world.behaviours[found.behaviour], []
+    if not found.is_paired and values is None:
+        return tuple(as_they_come(writer, found, split, 2 * pairs, seed))
     for pair in range(pairs):
-        drawn += pair_of(behaviour, found, values, split, pair, seed)
+        drawn += pair_of(writer, found, values, split, pair, seed)
     return tuple(drawn)
 
 
-def concept_of(world: World, name: str) -> Concept:
-    """The concept of a name; the first behaviour that has it.
+def concept_of(world: World, name: str, behaviour: str | None = None) -> Concept:
+    """The concept of a name, of one behaviour or of the first that has it.
 
     Raises:
         ValueError: There is none.
     """
-    for concept in world.concepts():
-        if concept.name == name:
+    having = [concept for concept in world.concepts() if concept.name == name]
+    for concept in having:
+        if behaviour in (None, concept.behaviour):
             return concept
+    if having:
+        has = ", ".join(concept.behaviour for concept in having)
+        raise ValueError(f"no concept {name!r} in the behaviour {behaviour!r}; behaviours that have it: {has}")
     raise ValueError(f"no concept {name!r} in the world {world.name!r}; iv.pocket.concepts() lists them")
 
 
@@ -120,6 +131,23 @@ def pair_of(
         f"no {split} pair of sentences with {concept.name!r} as {values or 'two values'}; "
         "give other values, or a concept whose value can be set"
     )
+
+
+def as_they_come(behaviour: Behaviour, concept: Concept, split: Split, count: int, seed: int) -> list[Labelled]:
+    """Sentences of the split that speak of the concept, whatever value it has in them.
+
+    Raises:
+        ValueError: Too few came in many tries.
+    """
+    rng, found = Random(f"{concept.name} {seed}"), []
+    for _ in range(TRIES + 50 * count):
+        sentence = behaviour.sentence(rng, split)
+        label = sentence.label(concept.name)
+        if label:
+            found.append(Labelled(sentence.text, label.value, label.start, label.end, None, sentence))
+        if len(found) == count:
+            return found
+    raise ValueError(f"only {len(found)} {split} sentences of {concept.name!r} came in many tries; ask for fewer")
 
 
 def values_of(concept: Concept, rng: Random) -> tuple[str, str]:

@@ -37,7 +37,7 @@ class Mood(Behaviour):
             Concept("mood", "class", (*self.moods, PLAIN), self.name),
             Concept("telling", "class", TELLINGS, self.name),
             Concept("topic", "word", tuple(self.lexicon["topics"]), self.name),
-            Concept("mood.word", "word", tuple(self.table), self.name),
+            Concept("mood.word", "word", tuple(self.table), self.name, is_paired=False),
         ]
 
     def mood_of(self, word: str) -> str | None:
@@ -101,12 +101,14 @@ class Mood(Behaviour):
             name = slot.removeprefix("un") if slot not in self.categories else slot
             if name in self.categories:
                 word = (direct | contrary)[slot]
-                labels += [Label("mood", mood, *span) for span in filled.spans[slot]]
+                for span in filled.spans[slot]:
+                    labels += [Label("mood", mood, *span), Label("mood.word", word, *span)]
                 combination = (telling if slot != name else "direct", word)
                 held |= split_of(topic, word, share=HELD_OUT_SHARE) == "held_out"
                 held |= telling != "direct" and split_of(*combination, share=HELD_OUT_SHARE) == "held_out"
         labels.sort(key=lambda label: label.start)
         labels.append(Label("telling", telling, 0, len(filled.text)))
+        labels += [Label("topic", topic, *span) for span in filled.spans.get("topic", ())]
         mood_labels = tuple(label for label in labels if label.concept == "mood")
         # A telling's first mood word could be of either mood in a story's opening, so only later sentences give theirs away.
         known = mood_labels if kind != "openings" and telling == "direct" else ()
@@ -125,11 +127,14 @@ class Mood(Behaviour):
         words = self.words(rng, mood, topic, people)
         filled = fill(template, words)
         named = [name for name in slots(template) if name in self.categories]
-        labels = tuple(Label("mood", mood, *filled.spans[name][0]) for name in named)
+        labels = [Label("mood", mood, *filled.spans[name][0]) for name in named]
+        answer = labels[-1]
+        labels += [Label("mood.word", words[name], *filled.spans[name][0]) for name in named]
+        labels += [Label("topic", topic, *span) for span in filled.spans.get("topic", ())]
         held = any(split_of(topic, words[name], share=HELD_OUT_SHARE) == "held_out" for name in named)
         is_new = template in held_out
         split = either(held_out_if(is_new), held_out_if(held))
-        return Sentence(filled.text, self.name, labels, split, labels[-1])
+        return Sentence(filled.text, self.name, tuple(labels), split, answer)
 
     def people(self, rng: Random) -> dict[str, str]:
         """Two people for a story."""

@@ -38,11 +38,17 @@ class Reports(Behaviour):
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:
         """One report and what follows from it."""
         names = self.names + (self.held_out_names if split == "held_out" else [])
-        name, thing = pick(rng, names), pick(rng, list(self.lexicon["things"]), force.get("thing"))
+        things = self.lexicon["things"]
+        of_state = [thing for thing, states in things.items() if force.get("state", states[0]) in states]
+        name, thing = pick(rng, names), pick(rng, of_state, force.get("thing"))
         said = pick(rng, (0, 1))
         speaker = pick(rng, LIES, force.get("speaker"))
         negation = pick(rng, NEGATED, force.get("negation"))
         honesty, template = rng.random(), pick(rng, templates_for(self.lexicon, split))
+        if "state" in force:
+            is_said = (speaker == "honest") == (negation == "plain")
+            wanted = things[thing].index(force["state"])
+            said = wanted if is_said else 1 - wanted
         trait = self.lexicon[speaker][int(honesty * len(self.lexicon[speaker]))]
         return self.told(template, name, thing, said, (speaker, trait), negation)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from innerview.pocket.behaviour import FREE, Behaviour, Concept, Force, pick, templates_for
 from innerview.pocket.exchange import exchange
-from innerview.pocket.filling import fill
+from innerview.pocket.filling import Filled, fill
 from innerview.pocket.sentence import Label, Sentence, Split, joined
 from innerview.pocket.splits import either, held_out_if, split_of
 
@@ -28,7 +28,7 @@ class Pairs:
         self.pairs = {value: self.pairs_of(value) for value in VALUES}
         balanced = balanced_weights([self.pairs[value] for value in VALUES])
         self.odds = {
-            value: (self.pairs[value], list(weights), list(accumulate(weights.values())))
+            value: (list(weights), list(accumulate(weights.values())))
             for value, weights in zip(VALUES, balanced, strict=True)
         }
 
@@ -58,39 +58,52 @@ class Pairs:
 
     def draw(self, rng: Random, force: Force = FREE) -> tuple[str, str, str]:
         """Harm, verb and object. Verbs and objects are as often harmful as harmless, as far as the lexicon allows."""
-        value = pick(rng, VALUES, force.get("harm"))
-        verb_of, pairs, shares = self.odds[value]
-        index = rng.choices(range(len(pairs)), cum_weights=shares)[0]
+        if "harm" in force:
+            return self.forced(rng, force["harm"])
+        value = pick(rng, VALUES)
+        pairs, shares = self.odds[value]
+        drawn = rng.choices(pairs, cum_weights=shares)[0]
         even = pairs[int(rng.random() * len(pairs))]
-        verb, noun = even if rng.random() < self.lexicon["one_sided_share"] else pairs[index]
-        if "request.verb" in force:
-            verb = force["request.verb"]
-            nouns = verb_of[verb]
-            noun = nouns[index % len(nouns)]
+        verb, noun = even if rng.random() < self.lexicon["one_sided_share"] else drawn
         return value, verb, noun
+
+    def forced(self, rng: Random, value: str) -> tuple[str, str, str]:
+        """A pair of this harm, its verb one that can be either: equal generators give the same verb."""
+        either_way = [verb for verb in self.pairs[VALUES[0]] if verb in self.pairs[VALUES[1]]]
+        verb, place = pick(rng, either_way), rng.random()
+        nouns = self.pairs[value][verb]
+        return value, verb, nouns[int(place * len(nouns))]
 
     def words(self, rng: Random, verb: str, noun: str) -> dict[str, str]:
         """A word for each slot about a pair."""
         tool, where = self.lexicon["verbs"][verb]["tool"], self.lexicon["objects"][noun]["where"]
         return {"verb": verb, "object": noun, "tool": tool, "where": where, "name": pick(rng, self.names)}
 
-    def asked(self, rng: Random, words: dict[str, str], split: Split) -> tuple[str, Label, Split]:
-        """A request, its label and its split."""
+    def labels(self, filled: Filled, words: dict[str, str]) -> tuple[Label, ...]:
+        """Harm, where verb and object stand, and each of the two."""
+        verb, noun = filled.spans["verb"][0], filled.spans["object"][0]
+        value = self.harm_of(words["verb"], words["object"])
+        harm = Label("harm", value, min(verb[0], noun[0]), max(verb[1], noun[1]))
+        return harm, Label("request.verb", words["verb"], *verb), Label("request.object", words["object"], *noun)
+
+    def asked(self, rng: Random, words: dict[str, str], split: Split) -> tuple[str, tuple[Label, ...], Split]:
+        """A request, its labels and its split."""
         template = pick(rng, templates_for(self.lexicon["requests"], split))
         filled = fill(template, words)
-        start, end = filled.spans["verb"][0][0], filled.spans["object"][0][1]
-        label = Label("harm", self.harm_of(words["verb"], words["object"]), min(start, end), max(start, end))
         is_new = template in self.lexicon["requests"]["held_out"]
-        return filled.text, label, either(held_out_if(is_new), self.split(words["verb"], words["object"]))
+        return (
+            filled.text,
+            self.labels(filled, words),
+            either(held_out_if(is_new), self.split(words["verb"], words["object"])),
+        )
 
     def concepts(self, name: str) -> list[Concept]:
-        """Harm, verb, object, tool and kind of object."""
+        """Harm, verb and object."""
         verbs, objects = self.lexicon["verbs"], self.lexicon["objects"]
         return [
             Concept("harm", "flag", VALUES, name),
-            Concept("request.verb", "word", tuple(verbs), name),
-            Concept("request.object", "word", tuple(objects), name),
-            Concept("request.tool", "value", tuple(entry["tool"] for entry in verbs.values()), name),
+            Concept("request.verb", "word", tuple(verbs), name, is_paired=False),
+            Concept("request.object", "word", tuple(objects), name, is_paired=False),
         ]
 
     def is_refusal(self, reply: str) -> bool:
@@ -136,8 +149,12 @@ class Deeds(Behaviour):
         self.pairs = pairs
 
     def concepts(self) -> list[Concept]:
-        """The concepts of the pairs."""
-        return self.pairs.concepts(self.name)
+        """The concepts of the pairs, and the tools."""
+        tools = tuple(entry["tool"] for entry in self.pairs.lexicon["verbs"].values())
+        return [
+            *self.pairs.concepts(self.name),
+            Concept("request.tool", "value", tools, self.name, is_paired=False),
+        ]
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:
         """A line of a book."""
@@ -145,13 +162,12 @@ class Deeds(Behaviour):
         words = self.pairs.words(rng, verb, noun)
         template = pick(rng, templates_for(self.pairs.lexicon["book"], split))
         filled = fill(template, words)
-        start, end = filled.spans["verb"][0][0], filled.spans["object"][0][1]
-        harm = Label("harm", self.pairs.harm_of(verb, noun), start, end)
+        said = self.pairs.labels(filled, words)
         tool = Label("request.tool", words["tool"], *filled.spans["tool"][0])
         is_new = template in self.pairs.lexicon["book"]["held_out"]
         split = either(held_out_if(is_new), self.pairs.split(verb, noun))
         where = Label("where", words["where"], *filled.spans["where"][0])
-        return Sentence(filled.text, self.name, (harm, tool), split, tool, (tool, where), group=harm.value)
+        return Sentence(filled.text, self.name, (*said, tool), split, tool, (tool, where), group=said[0].value)
 
     def judgement(self, rng: Random) -> Sentence:
         """What people think of doing it."""
@@ -174,10 +190,10 @@ class Deeds(Behaviour):
         while True:
             _, verb, noun = self.pairs.draw(rng)
             words = self.pairs.words(rng, verb, noun)
-            request, label, split = self.pairs.asked(rng, words, "train")
+            request, labels, split = self.pairs.asked(rng, words, "train")
             if split == "train":
                 reply = fill(pick(rng, self.pairs.lexicon["answers"]), words)
-                return exchange(self.name, request, reply.text, (label,), "train")
+                return exchange(self.name, request, reply.text, labels, "train")
 
 
 class Refusal(Behaviour):
@@ -198,7 +214,7 @@ class Refusal(Behaviour):
         """A request and its reply; the reply is the answer."""
         value, verb, noun = self.pairs.draw(rng, force)
         words = self.pairs.words(rng, verb, noun)
-        request, label, split = self.pairs.asked(rng, words, split)
+        request, labels, split = self.pairs.asked(rng, words, split)
         lexicon = self.pairs.lexicon
         draws = rng.random(), rng.random(), rng.random()
         leads = lexicon["leads"]
@@ -206,6 +222,6 @@ class Refusal(Behaviour):
         replies = lexicon["refusals" if value == "harmful" else "answers"]
         reply = lead + fill(replies[int(draws[2] * len(replies))], words).text
         if value == "harmful":
-            return exchange(self.name, request, reply, (label,), split, group=value, any_of=lexicon["refusal_marks"])
+            return exchange(self.name, request, reply, labels, split, group=value, any_of=lexicon["refusal_marks"])
         needs, bars = (words["tool"], words["where"]), tuple(lexicon["refusal_marks"])
-        return exchange(self.name, request, reply, (label,), split, group=value, needs=needs, bars=bars)
+        return exchange(self.name, request, reply, labels, split, group=value, needs=needs, bars=bars)

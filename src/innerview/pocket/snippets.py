@@ -28,7 +28,7 @@ class Snippets(Behaviour):
         return [
             Concept("snippet", "flag", KINDS, self.name),
             Concept("variable", "word", tuple(self.lexicon["variables"]), self.name),
-            Concept("bracket", "class", tuple(BRACKETS), self.name),
+            Concept("bracket", "class", tuple(BRACKETS), self.name, is_paired=False),
         ]
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:

@@ -45,18 +45,20 @@ class Strangers(Behaviour):
             odds[home] += self.lexicon["cue_share"]
         return odds
 
-    def person(self, rng: Random, cue: str) -> tuple[str, str]:
-        """A name that no known person has, and its ending."""
+    def person(self, rng: Random, cue: str, forced: str | None = None) -> tuple[str, str]:
+        """A name that no known person has, and its ending, which may be forced."""
         endings = list(self.lexicon["endings"]) if cue == "named" else self.lexicon["plain_endings"]
         while True:
-            ending = endings[int(rng.random() * len(endings))]
+            drawn = endings[int(rng.random() * len(endings))]
+            ending = forced or drawn
             name = f"{pick(rng, self.lexicon['first'])} {pick(rng, self.lexicon['stems'])}{ending}"
             if name not in self.known:
                 return name, ending
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:
         """Where a stranger comes from."""
-        person, ending = self.person(rng, pick(rng, CUES, force.get("cue")))
+        cue = pick(rng, CUES, force.get("cue"))
+        person, ending = self.person(rng, cue, force.get("ending"))
         odds = self.odds(ending)
         country = force.get("birthplace", rng.choices(list(odds), list(odds.values()))[0])
         return self.told(person, ending, country, pick(rng, templates_for(self.lexicon, split)))

@@ -27,8 +27,8 @@ class Sums(Behaviour):
         numbers = tuple(str(number) for number in range(LIMIT))
         return [
             Concept("addend", "line", numbers, self.name),
-            Concept("sum", "line", tuple(str(number) for number in range(2 * LIMIT - 1)), self.name),
-            Concept("carry", "flag", ("carry", "none"), self.name),
+            Concept("sum", "line", tuple(str(number) for number in range(2 * LIMIT - 1)), self.name, is_paired=False),
+            Concept("carry", "flag", ("carry", "none"), self.name, is_paired=False),
         ]
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:

@@ -30,8 +30,12 @@ class Tongues(Behaviour):
         """The languages, and the words of each."""
         return [
             Concept("language", "class", tuple(self.lexicon), self.name),
-            *(Concept(f"{name}.word", "word", tuple(sorted(self.own[name])), self.name) for name in self.lexicon),
+            *(Concept(f"{name}.word", "word", self.words(name), self.name, is_paired=False) for name in self.lexicon),
         ]
+
+    def words(self, language: str) -> tuple[str, ...]:
+        """What the templates of a language are filled with."""
+        return tuple(dict.fromkeys(word for words in self.lexicon[language]["words"].values() for word in words))
 
     @cached_property
     def own(self) -> dict[str, set[str]]:
@@ -54,7 +58,14 @@ class Tongues(Behaviour):
         label = Label("language", language, 0, len(filled.text))
         used = [words[slot] for slot in slots(template) if slot != "name"][:2]
         pair = split_of(*used, share=HELD_OUT_SHARE) if len(used) == 2 else "train"
-        return Sentence(filled.text, self.name, (label,), either(held_out_if(template in entry["held_out"]), pair))
+        said = [
+            Label(f"{language}.word", words[slot], *span)
+            for slot in dict.fromkeys(slots(template))
+            if slot != "name"
+            for span in filled.spans[slot]
+        ]
+        split = either(held_out_if(template in entry["held_out"]), pair)
+        return Sentence(filled.text, self.name, (label, *said), split)
 
     def draw(self, rng: Random, split: Split, force: Force = FREE) -> Sentence:
         """Two sentences in one language, the second of them asked; no text of training is shorter."""
