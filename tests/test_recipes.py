@@ -1,6 +1,9 @@
 """Recipes come back from disk as they were, and damaged ones are refused."""
 
+import copy
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,4 +54,125 @@ def test_a_damaged_recipe_is_refused_and_the_field_named(tmp_path: Path, damage:
 
 def test_a_folder_without_a_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe in .*a recipe is recipe.json beside recipe.safetensors"):
+        iv.Recipe.load(tmp_path)
+
+
+def test_two_edits_along_one_direction_are_saved(tmp_path: Path) -> None:
+    d = direction()
+    value = torch.arange(4.0)
+    edits = (
+        iv.Add(d, 2.0),
+        iv.ProjectOut(d),
+        iv.Replace(value[:2], site="x"),
+        iv.Replace(value.expand(2, 4), site="x"),
+    )
+    iv.Recipe(edits).save(tmp_path)
+    assert [e.to_code() for e in iv.Recipe.load(tmp_path).edits] == [e.to_code() for e in edits]
+
+
+def test_a_recipe_of_no_edits_comes_back(tmp_path: Path) -> None:
+    iv.Recipe(()).save(tmp_path)
+    assert iv.Recipe.load(tmp_path).edits == ()
+
+
+def test_half_a_character_in_a_name_comes_back(tmp_path: Path) -> None:
+    iv.Recipe((iv.Replace(torch.ones(2), site="x", name="é \ud800"),)).save(tmp_path)
+    assert iv.Recipe.load(tmp_path).edits[0].name == "é \ud800"  # type: ignore[attr-defined]
+
+
+def test_a_save_that_fails_leaves_the_recipe_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iv.Recipe(EDITS, "pocket").save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if "json" in self.name:
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RecipeError, match=r"no recipe can be written to .*No space left"):
+        iv.Recipe(EDITS[:1], "other").save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_save_broken_off_between_its_two_files_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iv.Recipe((iv.Add(direction(seed=1), 1.0),)).save(tmp_path)
+    replace = os.replace
+
+    def breaks(source: Any, target: Any) -> None:
+        if str(target).endswith("json"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        iv.Recipe((iv.Add(direction(seed=2), 1.0),)).save(tmp_path)
+    with pytest.raises(RecipeError, match=r"recipe.safetensors, which belongs to another recipe.json"):
+        iv.Recipe.load(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.json", "recipe.safetensors"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(RecipeError, match=r"no recipe can be written to .*taken.*give a folder"):
+        iv.Recipe(EDITS).save(tmp_path / "taken")
+    with pytest.raises(RecipeError, match=r"no recipe in '5'"):
+        iv.Recipe.load(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model", 5, r"model: a text, not 5"),
+        ("edits", {}, r"edits: a list, not \{\}"),
+        ("edits.0", [], r"edits\[0\]: an object"),
+        ("edits.0.site", 5, r"edits\[0\].site: a text, not 5"),
+        ("edits.0.coefficient", "x", r"edits\[0\].coefficient: a number, not 'x'"),
+        ("edits.0.unit", [], r"edits\[0\].unit: a text"),
+        ("edits.0.where", None, r"edits\[0\].where: an object"),
+        ("edits.0.where.positions", "1", r"edits\[0\].where.positions: a list or null"),
+        ("edits.0.where.positions", [1.5], r"edits\[0\].where: positions are whole numbers"),
+        ("edits.0.where.schedule", 3, r"where.schedule: an object or null"),
+        ("edits.0.where.schedule.kind", "jump", r"where.schedule.kind 'jump'; known are ramp and decay"),
+        ("edits.0.where.schedule.steps", 2.5, r"where.schedule.steps: a whole number, not 2.5"),
+        ("edits.1.where.schedule.half_life", math.inf, r"edits\[1\].where.schedule: a half-life is above 0"),
+        ("edits.0.direction", [], r"edits\[0\].direction: an object"),
+        ("edits.0.direction.scale", [], r"edits\[0\].direction: scale of 'd' is a finite number, not \[\]"),
+        ("edits.0.direction.center", math.nan, r"edits\[0\].direction: center"),
+        ("edits.0.direction.residual_norm", "x", r"edits\[0\].direction: residual_norm"),
+        ("edits.0.direction.name", [], r"edits\[0\].direction: the name"),
+        ("edits.0.direction.colour", "red", r"edits\[0\].direction: the fields"),
+        ("edits.2.name", 5, r"edits\[2\].name: a text"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_and_named(tmp_path: Path, path: str, value: Any, message: str) -> None:
+    iv.Recipe(EDITS, "pocket").save(tmp_path)
+    plan = json.loads((tmp_path / "recipe.json").read_text())
+    place: Any = plan
+    *above, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    for step in above:
+        place = place[step]
+    place[last] = value
+    (tmp_path / "recipe.json").write_text(json.dumps(plan))
+    with pytest.raises(RecipeError, match=message):
+        iv.Recipe.load(tmp_path)
+
+
+def test_every_field_that_is_lacking_is_named(tmp_path: Path) -> None:
+    iv.Recipe(EDITS, "pocket").save(tmp_path)
+    plan = json.loads((tmp_path / "recipe.json").read_text())
+    for nth, entry in enumerate(plan["edits"]):
+        for key in entry:
+            damaged = copy.deepcopy(plan)
+            del damaged["edits"][nth][key]
+            (tmp_path / "recipe.json").write_text(json.dumps(damaged))
+            with pytest.raises(RecipeError, match=rf"edits\[{nth}\].{key}"):
+                iv.Recipe.load(tmp_path)
+
+
+def test_json_without_an_end_is_refused(tmp_path: Path) -> None:
+    iv.Recipe(EDITS).save(tmp_path)
+    (tmp_path / "recipe.json").write_text("[" * 100_000)
+    with pytest.raises(RecipeError, match=r"no recipe in"):
         iv.Recipe.load(tmp_path)

@@ -68,6 +68,8 @@ class Direction:
         if center is None:
             raise DirectionError(f"the center of {self.name!r} is a finite number, not None; leave it out for 0")
         residual_norm = _number(self.residual_norm, "residual_norm", self.name)
+        if residual_norm is not None and residual_norm < 0:
+            raise DirectionError(f"residual_norm of {self.name!r} is {residual_norm:.4g}; a norm is not below 0")
         for field, value in (
             ("vector", vector),
             ("scale", scale),

@@ -110,6 +110,7 @@ def test_heads_are_flattened_where_a_site_has_them() -> None:
         (lambda: iv.Direction(UNIT, "s", center=math.nan), r"center of 'direction' is a finite number, not nan"),
         (lambda: iv.Direction(UNIT, "s", center=None), r"center .* not None"),
         (lambda: iv.Direction(UNIT, "s", residual_norm="x"), r"residual_norm .* not 'x'"),
+        (lambda: iv.Direction(UNIT, "s", residual_norm=-1), r"residual_norm .* is -1; a norm is not below 0"),
         (lambda: iv.Direction(UNIT, "s", scale_n="many"), r"scale_n .* 'many'"),
     ],
 )  # fmt: skip

@@ -48,16 +48,17 @@ def encode(model: Model, prompts: Any, *, pad_left: bool = False, room: int = 0)
 
     Args:
         model: The network that reads them.
-        prompts: A text, a chat (list of messages), a list of either, ids [batch, pos], or a list of lists of ids.
+        prompts: A text, a chat (list of messages), a list of either, ids [batch, pos], or a list of lists of ids; arrays and
+            pandas columns of these too.
         pad_left: Put pads before the text (for generation), not after.
         room: Tokens that must still fit into the context behind the prompt.
     Raises:
-        TextError: A prompt is empty, of mixed types, too long, or the network has no tokenizer.
+        TextError: A prompt is empty, of mixed types, too long, no text, or the network has no tokenizer or chat template for it.
     """
     if isinstance(prompts, Tensor):
         rows, is_single = _rows_of_tensor(prompts), prompts.ndim == 1
     else:
-        listed, is_single = _listed(prompts)
+        listed, is_single = _listed(_lists(prompts))
         rows = [_encode_one(model, prompt) for prompt in listed]
     for row in rows:
         _check_row(model, row, room)
@@ -155,9 +156,21 @@ def _byte_of_char() -> dict[str, int]:
 
 
 def _rows_of_tensor(ids: Tensor) -> list[list[int]]:
-    if ids.dtype.is_floating_point or ids.ndim not in (1, 2):
-        raise TextError(f"ids are whole numbers of shape [batch, pos], not {ids.dtype} of shape {list(ids.shape)}")
+    is_whole = not (ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool)
+    if not is_whole or ids.ndim not in (1, 2) or ids.shape[0] == 0:
+        raise TextError(
+            f"ids are whole numbers of shape [batch, pos], at least one row, not {ids.dtype} of shape {list(ids.shape)}"
+        )
     return (ids[None] if ids.ndim == 1 else ids).tolist()
+
+
+def _lists(prompts: Any) -> Any:
+    """Arrays, pandas columns and tensors, alone or in a list, as lists of plain texts and numbers."""
+    if hasattr(prompts, "tolist") and not isinstance(prompts, str):
+        return prompts.tolist()
+    if isinstance(prompts, (list, tuple)):
+        return [p.tolist() if hasattr(p, "tolist") else p for p in prompts]
+    return prompts
 
 
 def _is_chat(prompt: Any) -> bool:
@@ -165,7 +178,8 @@ def _is_chat(prompt: Any) -> bool:
 
 
 def _is_ids(prompt: Any) -> bool:
-    return isinstance(prompt, (list, tuple)) and bool(prompt) and all(isinstance(i, int) for i in prompt)
+    is_list = isinstance(prompt, (list, tuple)) and bool(prompt)
+    return is_list and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt)
 
 
 def _kind(prompt: Any) -> str:
@@ -190,6 +204,9 @@ def _listed(prompts: Any) -> tuple[list[Any], bool]:
         raise TextError(f"a prompt is a text, a chat or ids, not {prompts!r} of type {type(prompts).__name__}")
     if not prompts:
         raise TextError("no prompt in an empty list; give at least one")
+    for i, prompt in enumerate(prompts):
+        if isinstance(prompt, (list, tuple)) and not prompt:
+            raise TextError(f"prompt {i} of {len(prompts)}, counted from 0, is empty; give each at least one token")
     kinds = {_kind(prompt) for prompt in prompts}
     if len(kinds) > 1:
         raise TextError(f"prompts of mixed types: {', '.join(sorted(kinds))}; give all of one type")
@@ -207,20 +224,53 @@ def _encode_one(model: Model, prompt: Any) -> list[int]:
             f"{model.name} has no tokenizer to read {str(prompt)[:40]!r}; give ids, or open_model(..., tokenizer=...)"
         )
     if _is_chat(prompt):
-        if not model.has_chat:
-            raise TextError(f"{model.name} has no chat template for {len(prompt)} messages; give plain text")
-        encoded = model.tokenizer.apply_chat_template(
-            prompt, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+        return _encode_chat(model, prompt)
+    check_unicode(prompt, "the text")
     if not prompt.strip():
         raise TextError(f"the text is empty: {prompt!r}; give at least one word")
     return list(model.tokenizer(prompt, verbose=False)["input_ids"])
 
 
+def _encode_chat(model: Model, chat: Chat) -> list[int]:
+    if not model.has_chat:
+        raise TextError(f"{model.name} has no chat template for {len(chat)} messages; give plain text")
+    for i, message in enumerate(chat):
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or not (isinstance(content, (str, list)) or "tool_calls" in message):
+            raise TextError(f"message {i} of a chat has a role and a content, both texts, not {str(message)[:80]!r}")
+        check_unicode(role, f"the role of message {i}")
+        if isinstance(content, str):
+            check_unicode(content, f"message {i}")
+    try:
+        encoded = model.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+    except Exception as error:
+        # A template is a program of its own: it refuses roles and their order with whatever error it likes.
+        roles = ", ".join(message["role"] for message in chat)
+        raise TextError(
+            f"the chat template of {model.name} refuses the roles {roles}: {error}; see model.tokenizer.chat_template"
+        ) from error
+    return list(encoded["input_ids"])
+
+
+def check_unicode(given: str, what: str) -> None:
+    """Refuse half a character, which no tokenizer and no file takes.
+
+    Raises:
+        TextError: There is one; its place is named.
+    """
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"{what} holds half a character, {given[error.start]!r} at {error.start}: {given[:40]!r}; decode it anew, or cut it out"
+        ) from error
+
+
 def _check_row(model: Model, row: list[int], room: int) -> None:
     if not row:
         raise TextError("the text is empty: it has no tokens; give at least one word")
+    if min(row) < 0 or max(row) >= 2**63:
+        raise TextError(f"no token {min(row) if min(row) < 0 else max(row)}: ids count from 0")
     if model.vocab is not None and not 0 <= min(row) <= max(row) < model.vocab:
         bad = next(i for i in row if not 0 <= i < model.vocab)
         raise TextError(f"no token {bad}: {model.name} knows ids 0 to {model.vocab - 1}")
