@@ -103,14 +103,12 @@ def test_the_mood_slider_changes_the_words_of_the_edited_column_both_ways(
     assert count(down, moods["bad"]) > count(down, moods["good"])
 
 
-def test_a_slider_moved_while_it_writes_changes_what_comes_next(page: Page, moods: dict[str, set[str]]) -> None:
-    slide(page, 3)
+def test_a_slider_moved_while_it_writes_changes_what_comes_next(page: Page) -> None:
+    up = slide(page, 3)
     in_kernel(page, SLOWLY)
     try:
         steer(page).get_by_role("button", name="run", exact=True).click()
-        page.wait_for_function(
-            "document.querySelectorAll('section.iv-steer [data-column=edited] [data-i]').length > 14"
-        )
+        page.wait_for_function("document.querySelectorAll('section.iv-steer [data-column=edited] [data-i]').length > 8")
         kept = written(page, "edited")
         steer(page).get_by_label("good mood, in natural steps").fill("-3")
         settle(page)
@@ -118,8 +116,8 @@ def test_a_slider_moved_while_it_writes_changes_what_comes_next(page: Page, mood
         in_kernel(page, "slow.remove()")
     whole = written(page, "edited")
     assert "moved while it wrote" in column(page, "edited").inner_text()
-    assert count(whole, moods["bad"]) > 0
-    assert kept.split()
+    assert whole != up
+    assert whole[: len(kept) // 2] == up[: len(kept) // 2]
 
 
 def test_stop_in_the_middle_keeps_the_text_that_was_written(page: Page) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.building import build, without_node
+
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(900)]
 
 FIRST_LIGHT = """
@@ -20,7 +22,7 @@ import innerview as iv
 import innerview.widgets
 model = iv.open_model("pocket")
 run = iv.generate(model, "The film was", max_new_tokens=8)
-steer = iv.Steer(model, prompt="The film was")
+steer = iv.Steer(model).wait()
 print(json.dumps({"text": run.text, "where": iv.__file__, "layers": model.n_layers, "esm": len(str(steer._esm))}))
 """
 
