@@ -108,6 +108,7 @@ def test_a_slider_moved_while_it_writes_changes_what_comes_next(page: Page) -> N
     in_kernel(page, SLOWLY)
     try:
         steer(page).get_by_role("button", name="run", exact=True).click()
+        expect(column(page, "edited")).to_have_attribute("data-state", "running")
         page.wait_for_function("document.querySelectorAll('section.iv-steer [data-column=edited] [data-i]').length > 8")
         kept = written(page, "edited")
         steer(page).get_by_label("good mood, in natural steps").fill("-3")
