@@ -15,7 +15,7 @@ FLOORS = (
     (
         "engine",
         {
-            "runs", "hooks", "attachments", "own_forwards", "calls", "activations", "direction", "readings",
+            "runs", "hooks", "attachments", "own_forwards", "writing_runs", "calls", "activations", "direction", "readings",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),

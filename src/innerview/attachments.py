@@ -111,12 +111,16 @@ def attach(model: Model, edits: Any, *, name: str | None = None) -> Attachment:
 
 def _described(board: Board, plan: Plan) -> str:
     """The edits in a few words, with a number behind where other edits are attached under the same words."""
-    words, codes = " + ".join(edit.label for edit in plan.edits), [edit.to_code() for edit in plan.edits]
-    name, number = words, 1
-    while name in board.attached and [edit.to_code() for edit in board.attached[name].edits] != codes:
+    words = name = " + ".join(edit.label for edit in plan.edits)
+    number = 1
+    while name in board.attached and not _is_same(plan.edits, board.attached[name].edits):
         number += 1
         name = f"{words} ({number})"
     return name
+
+
+def _is_same(edits: tuple[Edit, ...], others: tuple[Edit, ...]) -> bool:
+    return [edit.to_code() for edit in edits] == [edit.to_code() for edit in others]
 
 
 def attached(model: Model) -> list[Attachment]:

@@ -1,9 +1,8 @@
 """Generation as a live handle: a worker thread writes, the handle reads, updates and stops it."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,66 +10,20 @@ from torch import Tensor
 from innerview.direction import Direction
 from innerview.edits import Edit
 from innerview.errors import EditError, GenerationError
-from innerview.hooks import Board, BoardRun, board_of
+from innerview.hooks import board_of, refuse_compiled
 from innerview.models import text
 from innerview.models.model import Model
+from innerview.models.options import CacheKind, Options
 from innerview.models.sampling import GumbelSampler
 from innerview.models.writing import generation_config
 from innerview.opened import opened
 from innerview.readings import Recorder
-from innerview.runs import EMPTY, Plan, Rows, check_positions, current
-
-CacheKind = Literal["dynamic", "static", "none"]
-CACHES = ("dynamic", "static", "none")
+from innerview.runs import EMPTY, Plan, Rows, check_positions, check_width, current
+from innerview.writing_runs import WritingRun
 
 
 class _Cancelled(Exception):
     """The run was asked to stop; the token under way is finished."""
-
-
-class _WritingRun(BoardRun):
-    """The run behind a generation: new edits come into force when its next forward starts."""
-
-    def __init__(self, board: Board, plan: Plan, rows: Rows, *, recomputes: bool, **options: Any) -> None:
-        super().__init__(board, plan, rows, **options)
-        self.held: list[Any] = []
-        self._is_locked = False
-        self._recomputes = recomputes
-        self._is_new = True
-        # A deque, because reading and clearing it is one step: no update is lost in between.
-        self._pending: deque[Plan] = deque(maxlen=1)
-
-    def update(self, plan: Plan) -> None:
-        """Put new edits in force from the next forward on; takes no lock."""
-        self._pending.append(plan)
-
-    def starts(self, args: tuple, kwargs: dict) -> None:
-        self.board.lock.acquire()
-        self._is_locked = True
-        super().starts(args, kwargs)
-        if self._pending:
-            self._switch(self._pending.pop())
-        self._is_new = False
-
-    def ends(self, is_whole: bool) -> None:
-        self.let_go()
-        super().ends(is_whole)
-
-    def let_go(self) -> None:
-        """Give the lock back behind a forward, or behind one that was broken off."""
-        if self._is_locked:
-            self._is_locked = False
-            self.board.lock.release()
-
-    def _switch(self, plan: Plan) -> None:
-        assert self.forward is not None
-        if self._recomputes and not self._is_new:
-            # Without a cache, old tokens pass again: they keep the edits they had.
-            fresh = self.forward.col0 + self.forward.q - 1
-            plan = Plan.joined(plan.edits, self.plan.between(0, fresh) + plan.between(fresh, None))
-        old, self.held = self.held, self.board.acquire(plan.points | set(self.taps))
-        self.plan = plan
-        self.board.release(old)
 
 
 class Generation:
@@ -82,18 +35,18 @@ class Generation:
     """
 
     def __init__(
-        self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, config: Any, *, sampler: GumbelSampler | None, each: int,
-        cache: CacheKind, readings: Sequence[Direction], on_token: Callable[["Generation"], None] | None,
+        self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, options: Options, *,
+        readings: Sequence[Direction], on_token: Callable[["Generation"], None] | None,
     ) -> None:  # fmt: skip
         self.model = model
         self.prompt_tokens = tokens.rows()
         self._tokens = tokens
         self._base = base
-        self._config = config
-        self._sampler = sampler
-        self._each = each
+        self._config = generation_config(model, options, pad_id=text.pad_id(model))
+        self._sampler = GumbelSampler(options) if options.is_drawn else None
+        self._each = each = options.num_return_sequences if options.is_drawn else 1
         self._on_token = on_token
-        self._room = config.max_new_tokens - 1
+        self._room = options.max_new_tokens - 1
         self._ids = tokens.ids.repeat_interleave(each, dim=0)
         self._cancel = threading.Event()
         self._finished = threading.Event()
@@ -103,11 +56,11 @@ class Generation:
         self._prompt_lengths = lengths
         self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
         # Beams end inside transformers, and what they hand over holds no end of text.
-        self._ends = set() if config.num_beams > 1 else set(self._stops())
+        self._ends = set() if options.num_beams > 1 else set(self._stops())
         self._counted = 0
         self._has_ended = False
-        self._run = _WritingRun(
-            board_of(model), plan, self._rows, recomputes=cache == "none", taps=self._recorder.taps()
+        self._run = WritingRun(
+            board_of(model), plan, self._rows, recomputes=options.cache == "none", taps=self._recorder.taps()
         )
         self._recorder.run = self._run
         self._thread = threading.Thread(target=self._work, name="innerview-generate", daemon=True)
@@ -160,7 +113,7 @@ class Generation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether it was asked to stop before its end."""
         return self._cancel.is_set()
 
     @property
@@ -219,7 +172,8 @@ class Generation:
 
     def cancel(self) -> None:
         """Ask the worker to stop behind the token under way; the text is kept. Returns at once."""
-        self._cancel.set()
+        if not self.done:
+            self._cancel.set()
 
     def update(self, edits: Any) -> None:
         """Other edits from the next token on, in place of this run's own. Takes no lock and does not wait.
@@ -363,56 +317,37 @@ def generate(
         EditError: An edit does not fit.
         TextError: The prompt cannot be read, or does not fit into the context.
     """
-    _check_options(model, max_new_tokens, temperature, num_beams, num_return_sequences, cache, readings)
+    options = Options(max_new_tokens, temperature, top_k, top_p, seed, num_beams, num_return_sequences, cache)
+    _check(model, options, readings, on_token)
     tokens = text.encode(model, prompt, pad_left=True, room=max_new_tokens)
     base = EMPTY if hermetic else board_of(model).frozen_plan()
     plan = base + Plan.of(model, edits)
+    if plan.by_point or readings:
+        refuse_compiled(model.module, "")
     check_positions(plan, tokens.lengths, max_new_tokens - 1)
-    is_drawn = temperature > 0
-    config = generation_config(
-        model, max_new_tokens=max_new_tokens, num_beams=num_beams, cache=cache,
-        num_return_sequences=1 if is_drawn else num_return_sequences, pad_id=text.pad_id(model),
-    )  # fmt: skip
-    run = Generation(
-        model, tokens, plan, base, config, sampler=GumbelSampler(seed, temperature, top_k, top_p) if is_drawn else None,
-        each=num_return_sequences if is_drawn else 1, cache=cache, readings=tuple(readings), on_token=on_token,
-    )  # fmt: skip
+    run = Generation(model, tokens, plan, base, options, readings=tuple(readings), on_token=on_token)
     opened.add("run", run)
     return run.start()
 
 
-def _check_options(
-    model: Model, max_new_tokens: int, temperature: float, num_beams: int, num_return_sequences: int, cache: str, readings: Sequence[Direction]
-) -> None:  # fmt: skip
+def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None:
+    """Refuse what this network, or this choice of options, cannot do."""
     if not hasattr(model.module, "generate"):
         raise GenerationError(
             f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model"
         )
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise GenerationError(f"max_new_tokens is a whole number from 1, not {max_new_tokens!r}")
-    if not temperature >= 0:
-        raise GenerationError(f"temperature is 0 or above, not {temperature!r}")
-    if num_beams < 1 or num_return_sequences < 1:
+    if on_token is not None and not callable(on_token):
+        raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")
+    if isinstance(readings, Direction) or not isinstance(readings, Sequence):
+        raise GenerationError(f"readings are a list of directions, not {readings!r}")
+    if options.num_beams > 1 and readings:
         raise GenerationError(
-            f"num_beams and num_return_sequences are at least 1, not {num_beams} and {num_return_sequences}"
+            f"readings follow one text a prompt, and {options.num_beams} beams reorder theirs; use num_beams=1"
         )
-    if num_beams > 1 and temperature > 0:
-        raise GenerationError(
-            f"beams take the likeliest text and temperature={temperature} draws; choose one of the two"
-        )
-    if temperature == 0 and num_return_sequences > num_beams:
-        raise GenerationError(
-            f"{num_return_sequences} sequences need temperature above 0, or as many beams (now {num_beams})"
-        )
-    if num_beams > 1 and readings:
-        raise GenerationError(
-            f"readings follow one text a prompt, and {num_beams} beams reorder theirs; use num_beams=1"
-        )
-    if cache not in CACHES:
-        raise GenerationError(f"no cache {cache!r}; it is one of {', '.join(CACHES)}")
     for direction in readings:
         if not isinstance(direction, Direction):
             raise EditError(f"a reading is a Direction, not {direction!r} of type {type(direction).__name__}")
+        check_width(direction.vector.numel(), model.site(direction.site))
     names = [direction.name for direction in readings]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -1,5 +1,6 @@
 """Runs: one job's forwards, with its edits, its taps and its own count of positions."""
 
+import math
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -87,15 +88,21 @@ def _fits(edit: Edit, site: Site) -> bool:
     """
     if not site.is_editable:
         raise EditError(f"a change at {site.name!r} would not reach all that reads it; edit {site.instead!r} instead")
-    if site.sizes and edit.width is not None:
-        flat = 1
-        for size in site.sizes:
-            flat *= size
-        if edit.width not in (site.sizes[-1], flat):
-            raise EditError(
-                f"a direction {edit.width} wide does not fit {site.name!r}, which is {site.shape}; find it at that site"
-            )
+    if edit.width is not None:
+        check_width(edit.width, site)
     return True
+
+
+def check_width(width: int, site: Site) -> None:
+    """Refuse a direction that does not fit a site of known sizes.
+
+    Raises:
+        EditError: The widths differ.
+    """
+    if site.sizes and width not in (site.sizes[-1], math.prod(site.sizes)):
+        raise EditError(
+            f"a direction {width} wide does not fit {site.name!r}, which is {site.shape}; find it at that site"
+        )
 
 
 @dataclass(eq=False)
@@ -334,6 +341,9 @@ def _tokens_of(planned: Planned, forward: Forward | None, x: Tensor) -> tuple[Te
             )
         return None, None
     mask, share = forward.mask(planned), forward.share(planned)
+    if planned.site.name == "logits":
+        # Transformers computes logits for the last tokens only, where no more are asked for.
+        mask, share = (None if told is None else told[:, -x.shape[1] :] for told in (mask, share))
     if mask is not None and tuple(x.shape[:2]) != tuple(mask.shape):
         raise EditError(
             f"site {planned.site.name!r} of shape {list(x.shape)} does not have the tokens {list(mask.shape)} of this forward"

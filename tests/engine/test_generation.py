@@ -431,7 +431,7 @@ def test_the_text_continues_the_prompt_and_holds_none_of_it(model: iv.Model) -> 
     [
         ({"max_new_tokens": 0}, "max_new_tokens is a whole number from 1, not 0"),
         ({"max_new_tokens": 2.5}, "not 2.5"),
-        ({"temperature": -1.0}, "temperature is 0 or above, not -1.0"),
+        ({"temperature": -1.0}, "temperature is a finite number from 0, not -1.0"),
         ({"temperature": float("nan")}, "not nan"),
         ({"num_beams": 0}, "at least 1, not 0 and 1"),
         ({"num_beams": 2, "temperature": 0.5}, "choose one of the two"),

@@ -55,9 +55,9 @@ class Model:
 
     def __repr__(self) -> str:
         family = self.family.name if self.family else type(self.module).__name__
-        return (
-            f"Model({self.name!r}, {family}, {self.n_layers} layers, d_model {self.d_model}, {len(self.table)} sites)"
-        )
+        known = f"{self.n_layers} layers, d_model {self.d_model}, {len(self.table)} sites"
+        mode = ", in training mode: its dropout is on" if self.module.training else ""
+        return f"Model({self.name!r}, {family}, {known if self.table else 'sites by module path'}{mode})"
 
     @property
     def device(self) -> torch.device:
@@ -71,8 +71,9 @@ class Model:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     def sites(self) -> pd.DataFrame:
-        """Table of the sites: one row each, with its layer, module, side and shape."""
-        rows = [(s.name, s.layer, s.module or "(root)", s.side, s.shape) for s in self.table.values()]
+        """Table of the sites: one row each, with its layer, module, side and shape; the modules' outputs where no family is known."""
+        listed = list(self.table.values()) or [Site(f"module:{path}", path) for path, _ in self.module.named_modules()]
+        rows = [(s.name, s.layer, s.module or "(root)", s.side, s.shape) for s in listed]
         frame = pd.DataFrame(rows, columns=["site", "layer", "module", "side", "shape"]).set_index("site")
         return frame.astype({"layer": "Int64"})
 
@@ -107,8 +108,8 @@ class Model:
             if found:
                 return found
         by_path = self._by_path(name)
-        if by_path is not None:
-            return [by_path]
+        if by_path:
+            return by_path
         raise SiteError(self._no_site(name, known))
 
     def _alias(self, name: str) -> str:
@@ -123,14 +124,22 @@ class Model:
         first = names[0].replace("*", "0")
         return names[0] if first in self.table else names[-1]
 
-    def _by_path(self, name: str) -> Site | None:
-        """A site at a module's path: `module:encoder.fc1`, `encoder.fc1`, or with `@input` behind."""
+    def _by_path(self, name: str) -> list[Site]:
+        """Sites at modules' paths: `module:encoder.fc1`, `encoder.fc1`, with `@input` behind, or with `*` for a part of a path."""
         path, _, side = name.removeprefix("module:").partition("@")
-        if side not in ("", "input", "output") or not path:
-            return None
-        if path not in dict(self.module.named_modules()):
-            return None
-        return Site(name=name, module=path, side=side or "output")  # type: ignore[arg-type]
+        if side not in ("", "input", "output"):
+            return []
+        if "*" in path:
+            paths = [p for p, _ in self.module.named_modules(remove_duplicate=False) if p and fnmatchcase(p, path)]
+            behind = f"@{side}" if side else ""
+            return [Site(f"module:{p}{behind}", p, side or "output") for p in paths]  # type: ignore[arg-type]
+        if not path and not name.startswith("module:"):
+            return []
+        try:
+            self.module.get_submodule(path)
+        except AttributeError:
+            return []
+        return [Site(name, path, side or "output")]  # type: ignore[arg-type]
 
     def _no_site(self, name: str, known: str) -> str:
         kind = self.family.name if self.family else type(self.module).__name__

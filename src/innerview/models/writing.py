@@ -7,35 +7,71 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, GenerationMixin
 
+from innerview.errors import GenerationError
 from innerview.models.model import Model
+from innerview.models.options import Options
+
+# Settings of the network's own that would change which token is taken, with the values that leave the choice alone.
+NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "guidance_scale": 1.0,
+    "diversity_penalty": 0.0,
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "token_healing": False,
+    "return_dict_in_generate": False,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+}
+# Those without such a value: left unset they would come into force, so the network must let go of them first.
+BINDING = (
+    "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "stop_strings", "max_time", "constraints",
+    "force_words_ids", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty", "min_new_tokens",
+    "prompt_lookup_num_tokens", "prefill_chunk_size", "watermarking_config", "penalty_alpha", "dola_layers",
+)  # fmt: skip
 
 
-def generation_config(
-    model: Model, *, max_new_tokens: int, num_beams: int, num_return_sequences: int, cache: str, pad_id: int
-) -> Any:  # fmt: skip
-    """Options of a run: the likeliest token at each step (draws are made by the run's own sampler), the network's own stops."""
+def generation_config(model: Model, options: Options, *, pad_id: int) -> Any:
+    """Options of a run: the likeliest token at each step (draws are made by the run's own sampler), the network's own stops.
+
+    Raises:
+        GenerationError: The network's own generation config sets what would change the choice and cannot be overridden.
+    """
     own = getattr(model.module, "generation_config", None)
+    set_by_own = [name for name in BINDING if getattr(own, name, None) not in (None, [], {})]
+    if set_by_own:
+        name = set_by_own[0]
+        raise GenerationError(
+            f"the generation_config of {model.name} sets {name}={getattr(own, name)!r}, which would change the text behind your back; "
+            f"set model.module.generation_config.{name} = None first"
+        )
     stops = getattr(own, "eos_token_id", None)
     if stops is None:
         stops = getattr(model.tokenizer, "eos_token_id", None)
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=options.max_new_tokens,
         do_sample=False,
-        num_beams=num_beams,
-        num_return_sequences=num_return_sequences,
-        return_dict_in_generate=False,
-        use_cache=cache != "none",
+        num_beams=options.num_beams,
+        num_return_sequences=1 if options.is_drawn else options.num_return_sequences,
+        use_cache=options.cache != "none",
         eos_token_id=stops,
         pad_token_id=pad_id,
+        **NEUTRAL,
     )
-    if cache == "static":
+    if options.cache == "static":
         config.cache_implementation = "static"
         # Compiled decoding would ignore hooks that come later.
         config.disable_compile = True
     return config
 
 
-_GENERATE = inspect.unwrap(GenerationMixin.generate).__code__
+_GENERATE = inspect.unwrap(vars(GenerationMixin)["generate"]).__code__
 
 
 def prompts_being_continued(root: nn.Module, frame: Any) -> Tensor | None:
