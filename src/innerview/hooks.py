@@ -23,9 +23,9 @@ ROOT: Point = ("", "root")  # type: ignore[assignment]
 class Board:
     """Hooks and edits of one root module. Kept for as long as the module lives."""
 
-    def __init__(self, root: nn.Module) -> None:
-        self._root = weakref.ref(root)
-        self.lock = lock_of(root)
+    def __init__(self, root: nn.Module | None) -> None:
+        self._root = None if root is None else weakref.ref(root)
+        self.lock = threading.RLock() if root is None else lock_of(root)
         self.attached: dict[str, Any] = {}
         self._blocks: dict[int, list[Block]] = {}
         self._hooks: dict[Point, list[Any]] = {}
@@ -35,7 +35,7 @@ class Board:
     @property
     def root(self) -> nn.Module:
         """The root module."""
-        root = self._root()
+        root = None if self._root is None else self._root()
         if root is None:
             raise EditError("the network of this edit is gone; open it again")
         return root
@@ -87,18 +87,22 @@ class Board:
                 module.register_forward_hook(self._root_ends, with_kwargs=True, always_call=True),
             ]
         if side == "input":
+            return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True)]
+        return [module.register_forward_hook(_OutputHook(self, point))]
 
-            def on_input(_: nn.Module, args: tuple, kwargs: dict) -> Any:
-                return self._visit_input(point, args, kwargs)
+    def __deepcopy__(self, memo: dict) -> "Board":
+        # A copy of a hooked network is a network of its own: its hooks lead to a board without edits.
+        return Board(None)
 
-            return [module.register_forward_pre_hook(on_input, with_kwargs=True)]
+    def __reduce__(self) -> Any:
+        return Board, (None,)
 
-        def on_output(_: nn.Module, args: tuple, output: Any) -> Any:
-            return self._job().visit(point, output)
+    def visit_output(self, point: Point, output: Any) -> Any:
+        """What a module returns, edited; None when nothing changed."""
+        return self._job().visit(point, output)
 
-        return [module.register_forward_hook(on_output)]
-
-    def _visit_input(self, point: Point, args: tuple, kwargs: dict) -> Any:
+    def visit_input(self, point: Point, args: tuple, kwargs: dict) -> Any:
+        """What a module is called with, edited; None when nothing changed."""
         key = 0 if args else next((k for k, v in kwargs.items() if isinstance(v, Tensor)), None)
         if key is None:
             raise EditError(f"module {point[0]!r} received no tensor to read; name another site")
@@ -195,6 +199,24 @@ class Board:
                 blocks.remove(block)
                 if not blocks:
                     self._blocks.pop(thread, None)
+
+
+class _Hook:
+    """What is registered at a point. An object, not a function: it is copied and pickled with its module."""
+
+    def __init__(self, board: Board, point: Point) -> None:
+        self.board = board
+        self.point = point
+
+
+class _InputHook(_Hook):
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> Any:
+        return self.board.visit_input(self.point, args, kwargs)
+
+
+class _OutputHook(_Hook):
+    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        return self.board.visit_output(self.point, output)
 
 
 class BoardRun(Run):
