@@ -46,17 +46,48 @@ def test_without_execute_no_kernel_starts_and_the_page_lies_beside_the_notebook(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "no notebook at"), (b"not json", "is no notebook"), (b"\xff\xfe", "is no notebook")]
+    ("content", "said", "status"),
+    [(None, "no notebook at", 2), (b"not json", "is no notebook", 1), (b"\xff\xfe", "is no notebook", 1)],
 )
 def test_what_is_no_notebook_is_refused_with_its_path_and_the_way_out(
-    content: bytes | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes | None, said: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "given.ipynb"
     if content is not None:
         path.write_bytes(content)
-    assert main(["page", str(path)]) == 1
+    assert main(["page", str(path)]) == status
     line = capsys.readouterr().err
     assert said in line and str(path) in line and ".ipynb" in line
+
+
+@pytest.mark.parametrize("folder", ["/", ".", "{folder}"])
+def test_a_folder_is_no_notebook(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["page", folder.format(folder=tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "cannot read" in line and ".ipynb" in line
+
+
+def test_a_page_that_cannot_be_written_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = notebook(tmp_path, ("markdown", "# One"))
+    (tmp_path / "a file").write_text("")
+    for output, said in (
+        (tmp_path, "is a folder; name the .html file"),
+        (tmp_path / "a file/out.html", "cannot write"),
+        (Path("/proc/x.html"), "cannot write /proc/x.html"),
+    ):
+        assert main(["page", str(path), "-o", str(output)]) == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1 and said in line
+
+
+def test_a_folder_for_an_output_is_refused_before_any_cell_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = notebook(tmp_path, ("code", "open('ran', 'w').close()"))
+    assert main(["page", str(path), "--execute", "-o", str(tmp_path)]) == 2
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_cell_that_fails_stops_the_page_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

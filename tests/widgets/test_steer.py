@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import innerview as iv
 from innerview.widgets import dose as doses
@@ -307,11 +308,90 @@ def test_forms_and_edits_say_the_same(model: iv.Model, direction: iv.Direction, 
         ({"prompt": [{"role": "assistant", "content": "x"}]}, "whose last message is the user's"),
         ({"prompt": 7}, "a prompt is a text"),
         ({"directions": ["mood"]}, "holds Directions, not str"),
+        ({"directions": None}, "holds Directions, not None; leave it out for none"),
+        ({"directions": "mood"}, "holds Directions, not 'mood'"),
+        ({"limit": "x"}, "limit is a finite number of steps above 0, not 'x'"),
+        ({"limit": float("nan")}, "limit is .* not nan"),
+        ({"limit": float("inf")}, "limit is .* not inf"),
+        ({"limit": 0}, "limit is .* not 0"),
+        ({"max_new_tokens": 0, "prompt": ""}, "max_new_tokens is a whole number, at least 1, not 0"),
+        ({"max_new_tokens": "8"}, "max_new_tokens is .* not '8'"),
     ],
 )
 def test_what_steer_cannot_take_is_refused(options: dict, message: str, steer: Callable) -> None:
     with pytest.raises(iv.WidgetError, match=message):
         steer(**options)
+
+
+def test_a_direction_of_another_width_is_refused_at_once(steer: Callable) -> None:
+    narrow = iv.Direction.from_vector(torch.ones(5), "blocks.1.resid", name="narrow")
+    with pytest.raises(
+        iv.WidgetError, match=r"direction 'narrow' is 5 wide, and blocks.1.resid is \[batch, pos, d_model=32\]"
+    ):
+        steer(directions=[narrow])
+
+
+def test_a_direction_over_all_heads_is_taken(steer: Callable) -> None:
+    wide = iv.Direction.from_vector(torch.ones(32), "blocks.1.attn.heads", name="heads")
+    widget = steer(directions=[wide], edits=[iv.Add(wide, 2.0)]).wait()
+    assert widget.columns["edited"]["state"] == "done"
+
+
+def test_half_a_character_in_a_prompt_is_refused(steer: Callable) -> None:
+    for prompt in ("\ud800", [{"role": "user", "content": "\ud800"}]):
+        with pytest.raises(iv.TextError, match="half a character"):
+            steer(prompt=prompt)
+
+
+def test_no_lock_is_held_while_a_dose_leaves(steer: Callable, listen: Callable) -> None:
+    widget = steer().wait()
+    comm, locked = listen(widget), []
+    send = comm.send
+
+    def noted(data: Any = None, **rest: Any) -> None:
+        if "dose" in data.get("state", {}):
+            locked.append(widget._lock.locked())
+        send(data, **rest)
+
+    comm.send = noted
+    widget.compute_dose()
+    assert locked == [False]
+
+
+def test_a_dose_leaves_out_what_is_attached_to_the_read_out(
+    model: iv.Model, direction: iv.Direction, steer: Callable
+) -> None:
+    alone, words = doses.promoted_ids(model, direction).tolist(), steer().compute_dose().dose[0]
+    push = iv.Direction.from_vector(torch.randn(model.vocab or 0, generator=torch.Generator().manual_seed(3)), "logits")
+    bend = iv.Replace(torch.linspace(-9, 9, 32), site="final_norm")
+    handle = iv.attach(model, [bend, iv.Add(push, 50.0)], name="loud")
+    try:
+        assert doses.promoted_ids(model, direction).tolist() == alone
+        again = steer().compute_dose().dose[0]
+    finally:
+        handle.detach()
+    assert again["words"] == words["words"] and again["effect"]["data"] == words["effect"]["data"]
+
+
+def test_a_network_of_few_words_has_as_many_promoted() -> None:
+    config = LlamaConfig(
+        vocab_size=12, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, bos_token_id=1, eos_token_id=2
+    )  # fmt: skip
+    small = iv.open_model(LlamaForCausalLM(config).eval())
+    ids = doses.promoted_ids(small, iv.Direction.from_vector(torch.ones(8), "blocks.0.resid"))
+    assert sorted(ids.tolist()) == list(range(12))
+
+
+def test_the_code_of_a_network_built_by_hand_leaves_its_opening_to_the_reader(
+    model: iv.Model, direction: iv.Direction, steer: Callable
+) -> None:
+    widget = steer(edits=[iv.Add(direction, 2.0)]).wait()
+    code = widget.code()
+    assert "iv.open_model('" not in code
+    assert "# This network was opened from a LlamaForCausalLM that code of your own built" in code
+    given: dict[str, Any] = {"model": model}
+    exec(code.replace("print(run.text)", ""), given)
+    assert given["run"].text == widget.text()
 
 
 def test_two_directions_of_one_name_are_refused(direction: iv.Direction, steer: Callable) -> None:

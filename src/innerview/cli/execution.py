@@ -16,6 +16,10 @@ class NotebookError(InnerviewError):
     """A notebook cannot be read, or one of its cells failed."""
 
 
+class PathError(InnerviewError):
+    """A path that was given cannot be read or written."""
+
+
 def needed(name: str) -> Any:
     """A module of the `[export]` extra.
 
@@ -34,13 +38,16 @@ def read(path: Path) -> Any:
     """The notebook at `path`, as nbformat 4.
 
     Raises:
-        NotebookError: There is none, or it is none.
+        PathError: There is none, or it cannot be read.
+        NotebookError: It is none.
     """
     nbformat = needed("nbformat")
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError as error:
-        raise NotebookError(f"no notebook at {path}; give the path of an .ipynb file") from error
+        raise PathError(f"no notebook at {path}; give the path of an .ipynb file") from error
+    except OSError as error:
+        raise PathError(f"cannot read {path}: {error.strerror}; give the path of an .ipynb file") from error
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as error:
         raise NotebookError(f"{path} is no notebook ({first_line(str(error))}); give an .ipynb file") from error
 

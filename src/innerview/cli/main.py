@@ -13,13 +13,13 @@ from innerview.errors import InnerviewError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status, 1 with a plain line for an error of ours."""
+    """Runs one command; returns the exit status: with a plain line, 2 for a path of no use and 1 for any other error of ours."""
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except InnerviewError as error:
         print(f"innerview: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, execution.PathError) else 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,14 +37,25 @@ def parser() -> argparse.ArgumentParser:
 
 
 def write_page(options: argparse.Namespace) -> int:
-    """The command `page`."""
+    """The command `page`.
+
+    Raises:
+        PathError: A path cannot be read or written.
+    """
     notebook = execution.read(options.notebook)
+    output = options.output or options.notebook.with_suffix(".html")
+    if output.is_dir():
+        # Said before a long run, not behind it.
+        raise execution.PathError(f"{output} is a folder; name the .html file to write in it")
     if options.execute:
         notebook = execution.execute(
             notebook, folder=options.notebook.resolve().parent, timeout_s=options.timeout_s, say=print
         )
-    output = options.output or options.notebook.with_suffix(".html")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(document.html(notebook, title=document.title(notebook, options.notebook.stem)), "utf-8")
+    page = document.html(notebook, title=document.title(notebook, options.notebook.stem))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(page, "utf-8")
+    except OSError as error:
+        raise execution.PathError(f"cannot write {output}: {error.strerror}; give another path with -o") from error
     print(f"{output} ({output.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -158,9 +158,7 @@ def _byte_of_char() -> dict[str, int]:
 def _rows_of_tensor(ids: Tensor) -> list[list[int]]:
     is_whole = not (ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool)
     if not is_whole or ids.ndim not in (1, 2) or ids.shape[0] == 0:
-        raise TextError(
-            f"ids are whole numbers of shape [batch, pos], at least one row, not {ids.dtype} of shape {list(ids.shape)}"
-        )
+        raise TextError(f"ids are whole numbers of shape [batch, pos], not {ids.dtype} of shape {list(ids.shape)}")
     return (ids[None] if ids.ndim == 1 else ids).tolist()
 
 

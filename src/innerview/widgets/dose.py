@@ -1,6 +1,5 @@
 """Effect against cost: what a direction does to the words it promotes, and what it breaks on the way."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +12,7 @@ from innerview.errors import WidgetError
 from innerview.hooks import BoardRun, board_of
 from innerview.models.model import Model
 from innerview.models.text import token_word
-from innerview.runs import Plan, Rows
+from innerview.runs import EMPTY, Plan, Rows
 from innerview.widgets.edit_form import EditForm
 
 STRENGTHS = tuple(float(s) for s in range(-4, 5))
@@ -61,7 +60,6 @@ def measure(
     prompt: list[int],
     written: list[int],
     limit: float,
-    tick: Callable[[], None],
 ) -> Response:
     """The response to a form over its strengths.
 
@@ -72,7 +70,6 @@ def measure(
         prompt: Ids of the prompt.
         written: Ids of its plain continuation.
         limit: Largest strength.
-        tick: Called after each strength.
     Raises:
         WidgetError: Nothing was written, or the direction does not lie in the residual stream.
     """
@@ -92,7 +89,6 @@ def measure(
             edited = forced(model, ids, start, [moved.edit(known)] if moved.is_active else [])
             effects.append(float((edited.exp() - plain.exp())[:, promoted].sum(-1).mean()))
             costs.append(float((plain.exp() * (plain - edited)).sum(-1).clamp(min=0).mean()))
-        tick()
     return Response(
         strengths, effect, cost, random_effect, random_cost, [token_word(model.tokenizer, i) for i in promoted.tolist()]
     )
@@ -111,7 +107,7 @@ def random_like(direction: Direction) -> Direction:
 
 
 def promoted_ids(model: Model, direction: Direction) -> Tensor:
-    """Ids of the words that a direction promotes most through the final norm and the unembedding.
+    """Ids of the words that a direction promotes most through the final norm and the unembedding; what is attached is left out.
 
     Raises:
         WidgetError: It does not lie in the residual stream.
@@ -125,9 +121,10 @@ def promoted_ids(model: Model, direction: Direction) -> Tensor:
     first = next(head.parameters())
     # The norm divides by the size: a vector with elements of size one passes it as it is. The difference cancels every bias.
     vector = (direction.vector * width**0.5).to(model.device, first.dtype)
-    with torch.no_grad(), model.lock:
-        gain = head(norm(vector[None, None])) - head(norm(-vector[None, None]))
-    return gain[0, 0].float().topk(PROMOTED).indices.cpu()
+    run = BoardRun(board_of(model), EMPTY, None)
+    with torch.no_grad():
+        gain = run.inside(lambda: head(norm(vector[None, None])) - head(norm(-vector[None, None])))[0, 0].float()
+    return gain.topk(min(PROMOTED, gain.numel())).indices.cpu()
 
 
 def forced(model: Model, ids: Tensor, start: int, edits: list[Edit]) -> Float[Tensor, "pos vocab"]:

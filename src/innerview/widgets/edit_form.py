@@ -1,6 +1,7 @@
 """An edit as a person sets it in Steer, and the edit that it stands for."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -151,7 +152,7 @@ def checked_directions(model: Model, directions: Sequence[Any]) -> list[Directio
     """The directions, each with a name of its own and a site of the model.
 
     Raises:
-        WidgetError: One is no direction, or two share a name.
+        WidgetError: One is no direction or has another width than its site, or two share a name.
         SiteError: The model has no such site.
     """
     found: list[Direction] = []
@@ -160,7 +161,11 @@ def checked_directions(model: Model, directions: Sequence[Any]) -> list[Directio
             raise WidgetError(
                 f"directions holds Directions, not {type(direction).__name__}; make one with iv.contrast or iv.Direction.from_vector"
             )
-        model.site(direction.site)
+        site, width = model.site(direction.site), direction.vector.numel()
+        if site.sizes and width not in (site.sizes[-1], math.prod(site.sizes)):
+            raise WidgetError(
+                f"direction {direction.name!r} is {width} wide, and {site.name} is {site.shape}; find it at that site"
+            )
         if any(known.name == direction.name for known in found):
             raise WidgetError(
                 f"two directions are named {direction.name!r}; name one with direction.named('another name')"

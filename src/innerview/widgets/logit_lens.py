@@ -28,6 +28,8 @@ class LogitLens(Widget):
         shown: A lens, or a model together with `text`.
         text: What to read, with a model.
         compare: A second text to read beside it, with a model.
+
+    Texts that it reads itself are read hermetically: without what is attached, and without open blocks.
     """
 
     bundle: ClassVar[str] = "logit_lens"
@@ -87,7 +89,11 @@ class LogitLens(Widget):
         }
 
     def do_compare(self, message: dict[str, Any]) -> None:
-        """Read a second text beside the first; an empty one ends the comparison."""
+        """Read a second text beside the first; an empty one ends the comparison.
+
+        Raises:
+            WidgetError: The first was read with edits in force, which a widget's own reading leaves out.
+        """
         second = text(message.get("text"), TEXT_LIMIT)
         self._comparison += 1
         if not second.strip():
@@ -95,7 +101,12 @@ class LogitLens(Widget):
             self.push(show="this", other=None)
             self.tell("ready")
             return
-        model, turn = self._model(), self._comparison
+        if self._lens.readout.by_point:
+            raise WidgetError(
+                f"this lens was read with edits in force ({', '.join(self._lens.attached) or 'an open block'}), and a widget reads without; "
+                "compare with iv.logit_lens(model, text, compare=...) instead"
+            )
+        first, turn = self._lens, self._comparison
         self.tell("loading", "reading the second text…")
 
         def done(lens: Lens) -> None:
@@ -107,7 +118,8 @@ class LogitLens(Widget):
             )
             self.tell("ready")
 
-        self.work(lambda: logit_lens(model, second, k=self._lens.top_ids.shape[2], sites=self._lens.site), done)
+        k = first.top_ids.shape[2]
+        self.work(lambda: logit_lens(first.model, second, k=k, sites=first.site, hermetic=True), done)
 
     def html_table(self) -> str:
         lens = self._lens
@@ -143,14 +155,6 @@ class LogitLens(Widget):
             raise WidgetError("there is no second lens; compare with a text first")
         return lens
 
-    def _model(self) -> Model:
-        model = getattr(self._lens, "model", None)
-        if model is None:
-            raise WidgetError(
-                "this lens holds no model to read a second text with; make it again with iv.logit_lens(model, text)"
-            )
-        return model
-
 
 def _read(model: Any, given: str | None, compare: str | None) -> Lens:
     if not isinstance(model, Model):
@@ -159,7 +163,7 @@ def _read(model: Any, given: str | None, compare: str | None) -> Lens:
         )
     if given is None:
         raise WidgetError(f"LogitLens of {model.name} needs a text; try iv.LogitLens(model, 'some text')")
-    return logit_lens(model, given, compare=compare)
+    return logit_lens(model, given, compare=compare, hermetic=True)
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -82,12 +82,14 @@ def page(title: str, parts: Sequence[Html | Saved]) -> str:
     style = built("page.css")
     policy = _policy(scripts, style)
     inline = "".join(f"<script>{script}</script>\n" for script in scripts)
-    return (
+    whole = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n{data}{sheets}{inline}</body>\n</html>\n"
     )
+    # Half a character in a prompt or a name has no place in a file; its reference reads as U+FFFD.
+    return whole.encode("utf-8", "xmlcharrefreplace").decode("utf-8")
 
 
 def parts_from_widget_state(state: Mapping[str, Any]) -> dict[str, Saved]:

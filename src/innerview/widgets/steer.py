@@ -1,11 +1,12 @@
 """`Steer`: a prompt, a slider a direction, and two columns: what the network writes, and what it writes when edited."""
 
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
-import tqdm
 import traitlets
 
 from innerview.attachments import attached
@@ -14,12 +15,14 @@ from innerview.edits import Edit, checked
 from innerview.errors import WidgetError
 from innerview.generation import Generation, generate
 from innerview.models.model import Model
+from innerview.models.text import check_unicode
 from innerview.recipes import Recipe
 from innerview.widgets import dose as doses
 from innerview.widgets import wire
 from innerview.widgets.base import Widget, text, whole
 from innerview.widgets.column import Column
 from innerview.widgets.edit_form import LIMIT, EditForm, checked_directions, clamp_index, every_layer, form_of, unit_of
+from innerview.widgets.progress import progress
 
 TEXT_LIMIT = 50_000
 MOST_EDITS = 16
@@ -39,6 +42,11 @@ class Steer(Widget):
         edits: Edits to begin with; one `Add` of nothing for each direction when None.
         recipe_path: Folder that "save recipe" writes to; without it, there is nothing to save to.
         limit: The sliders' ends, in natural steps.
+    Raises:
+        WidgetError: Something else than a model, directions, a prompt or numbers was given, two directions share a name, one does not
+            fit its site, or no row can show an edit.
+        SiteError: The network lacks a direction's site.
+        TextError: The prompt cannot be read.
     """
 
     bundle: ClassVar[str] = "steer"
@@ -59,8 +67,8 @@ class Steer(Widget):
     ) -> None:  # fmt: skip
         if not isinstance(model, Model):
             raise WidgetError(f"Steer takes a Model, not {type(model).__name__}; open one with iv.open_model")
-        known: list[Direction] = [directions] if isinstance(directions, Direction) else [*directions]
-        checked_directions(model, known)
+        known = checked_directions(model, _listed(directions))
+        _check_numbers(limit, max_new_tokens)
         forms = (
             [EditForm(i) for i in range(len(known))] if edits is None else [form_of(e, known) for e in checked(edits)]
         )
@@ -68,6 +76,7 @@ class Steer(Widget):
         self._limit = max([float(limit), *(abs(form.coefficient) for form in forms)])
         self._max_new_tokens = max_new_tokens
         self._recipe_path = None if recipe_path is None else Path(recipe_path)
+        self._doses: list[Any] = [None] * len(self._directions)
         self._lock = threading.Lock()
         self._still: threading.Timer | None = None
         self._by_slider = False
@@ -75,7 +84,7 @@ class Steer(Widget):
         said = _said(model, prompt)
         super().__init__(
             setup=self._setup(), prompt=said, edits=[form.to_dict() for form in forms], columns=self._seen(),
-            dose=[None] * len(self._directions), shade=0 if self._directions else -1,
+            dose=list(self._doses), shade=0 if self._directions else -1,
         )  # fmt: skip
         self.observe(lambda _: self._follow_edits(), "edits")
         if said["text"].strip():
@@ -127,16 +136,16 @@ class Steer(Widget):
         rows = {form.direction: form for form in reversed(self.forms)}
         chosen = [form for index, form in rows.items() if direction in (None, index)]
         total = sum(len(doses.strengths_of(form, self._limit)) for form in chosen)
-        with tqdm.tqdm(total=total, desc="dose", unit="strength", leave=False, disable=None) as bar:
+        with progress(total, "dose", "strength") as step:
             for form in chosen:
-                self._keep_dose(form, self._measured(form, lambda: bar.update(1)))
+                self._keep_dose(form, self._measured(form, step))
         return self.wait()
 
     def code(self) -> str:
-        """Python that gives the same edited text in a fresh notebook."""
+        """Python that gives the same edited text in a fresh notebook; a network that was built by hand is the reader's to open."""
         lines = "".join(f"    {edit.to_code()},\n" for edit in self.active_edits())  # type: ignore[attr-defined]
         return (
-            f"import innerview as iv\n\nmodel = iv.open_model({self._model.name!r})\nprompt = {self._prompt()!r}\nedits = [\n{lines}]\n"
+            f"import innerview as iv\n\n{_opening(self._model)}prompt = {self._prompt()!r}\nedits = [\n{lines}]\n"
             f"run = iv.generate(model, prompt, edits=edits, max_new_tokens={self._max_new_tokens}, hermetic=True)\nprint(run.text)\n"
         )
 
@@ -321,7 +330,6 @@ class Steer(Widget):
             plain.prompt_tokens[0],
             plain.tokens_so_far[0],
             self._limit,
-            lambda: None,
         )
         texts = []
         for strength in response.strengths:
@@ -336,10 +344,37 @@ class Steer(Widget):
         return {"prompt": prompt, "edit": form.to_dict(), "words": response.words, "texts": texts, **packed}
 
     def _keep_dose(self, form: EditForm, measured: dict[str, Any]) -> None:
-        with self._lock:
-            kept = list(self.dose)
-            kept[form.direction] = measured
-            self._set("dose", kept)
+        self._doses[form.direction] = measured
+        # Sent by the writer: no lock is held while a message leaves.
+        self._writer.put("dose", lambda: self._set("dose", list(self._doses)))
+
+
+def _listed(directions: Any) -> list[Any]:
+    if isinstance(directions, Direction):
+        return [directions]
+    if isinstance(directions, (str, bytes)) or not isinstance(directions, Iterable):
+        raise WidgetError(f"directions holds Directions, not {directions!r}; leave it out for none")
+    return [*directions]
+
+
+def _check_numbers(limit: Any, max_new_tokens: Any) -> None:
+    is_number = isinstance(limit, Real) and not isinstance(limit, bool)
+    if not is_number or not 0 < float(limit) < math.inf:
+        raise WidgetError(f"limit is a finite number of steps above 0, not {limit!r}")
+    is_whole = isinstance(max_new_tokens, int) and not isinstance(max_new_tokens, bool)
+    if not is_whole or max_new_tokens < 1:
+        raise WidgetError(f"max_new_tokens is a whole number, at least 1, not {max_new_tokens!r}")
+
+
+def _opening(model: Model) -> str:
+    """The line that opens the network; a comment where its name is only that of its class."""
+    inner = getattr(model.module, "_orig_mod", model.module)
+    if model.name != type(inner).__name__:
+        return f"model = iv.open_model({model.name!r})\n"
+    return (
+        f"# This network was opened from a {model.name} that code of your own built, which is not repeated here.\n"
+        "# Run that code first, so that: model = iv.open_model(module, tokenizer=...)\n"
+    )
 
 
 def _said(model: Model, prompt: Prompt) -> dict[str, Any]:
@@ -347,11 +382,15 @@ def _said(model: Model, prompt: Prompt) -> dict[str, Any]:
 
     Raises:
         WidgetError: It is neither a text nor a chat that ends with the user.
+        TextError: It holds half a character.
     """
     if isinstance(prompt, str):
+        check_unicode(prompt, "the prompt")
         return {"chat": False, "text": prompt, "before": []}
     listed = list(prompt) if isinstance(prompt, (list, tuple)) else []
     messages = [dict(message) for message in listed if isinstance(message, Mapping)]
+    for i, message in enumerate(messages):
+        check_unicode(str(message.get("content", "")), f"message {i}")
     if not messages or len(messages) != len(listed) or messages[-1].get("role") != "user":
         raise WidgetError(f"a prompt is a text, or a chat whose last message is the user's, not {str(prompt)[:80]!r}")
     if not model.has_chat:

@@ -24,6 +24,8 @@ class TokenStrip(Widget):
         unit: What the values count, such as `"steps"`.
         what: What is shown, for the title line.
         starts: Tokens that begin a new text.
+    Raises:
+        WidgetError: Words, values, labels and ids do not go together.
     """
 
     bundle: ClassVar[str] = "token_strip"
@@ -42,18 +44,22 @@ class TokenStrip(Widget):
         starts: Sequence[int] = (),
     ) -> None:  # fmt: skip
         rows = _rows(values, len(words))
-        names = list(labels) or [f"value {i}" for i in range(len(rows))]
+        given = [labels] if isinstance(labels, str) else list(labels)
+        names = given or [f"value {i}" for i in range(len(rows))]
+        for text in (*words, *names, unit, what):
+            if not isinstance(text, str):
+                raise WidgetError(f"words, labels, unit and what are texts, not {text!r} of type {type(text).__name__}")
         if len(names) != len(rows):
             raise WidgetError(f"{len(rows)} series of values, but {len(names)} labels: {', '.join(names)}")
         if ids and len(ids) != len(words):
             raise WidgetError(f"{len(words)} words, but {len(ids)} ids")
         self._rows = rows
         super().__init__(
-            words=list(words),
+            words=[wire.sendable(word) for word in words],
             values=wire.pack(rows, "float32"),
-            labels=names,
+            labels=[wire.sendable(name) for name in names],
             ids=[int(i) for i in ids],
-            about={"unit": unit, "what": what, "starts": [int(i) for i in starts]},
+            about={"unit": wire.sendable(unit), "what": wire.sendable(what), "starts": [int(i) for i in starts]},
         )
 
     @classmethod
@@ -98,9 +104,16 @@ def _rows(values: Any, length: int) -> np.ndarray:
     """Values as [series, pos].
 
     Raises:
-        WidgetError: There are none, or not one a token.
+        WidgetError: There are none, not one a token, or no numbers.
     """
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float32)
+    try:
+        # numpy has no bfloat16.
+        plain = values.detach().float().cpu().numpy() if hasattr(values, "detach") else values
+        array = np.asarray(plain, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WidgetError(
+            f"{length} words take numbers of shape [{length}] or [series, {length}], not {str(values)[:60]}: {error}"
+        ) from error
     rows = array[None] if array.ndim == 1 else array
     if rows.ndim != 2 or rows.shape[0] == 0 or rows.shape[1] != length:
         raise WidgetError(

@@ -24,7 +24,9 @@ def pack(values: Any, dtype: str) -> dict[str, Any]:
     if dtype not in DTYPES:
         raise ValueError(f"arrays cross as {', '.join(DTYPES)}, not {dtype!r}")
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        # numpy has no bfloat16.
+        values = (values.float() if values.is_floating_point() and values.element_size() < 4 else values).numpy()
     array = np.ascontiguousarray(np.asarray(values), dtype=np.dtype(dtype).newbyteorder("<"))
     return {"data": array.tobytes(), "dtype": dtype, "shape": list(array.shape)}
 
@@ -50,6 +52,11 @@ def detach(content: Any) -> tuple[Any, list[bytes]]:
         return value
 
     return walk(content), buffers
+
+
+def sendable(text: str) -> str:
+    """Text with U+FFFD for each half of a character, which no message can carry; two halves that belong together are joined."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def glyph(character: str) -> str:
