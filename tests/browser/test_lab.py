@@ -20,7 +20,7 @@ CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(ce
 IN_KERNEL = """code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}).done
   .then(reply => reply.content.status)"""
 # A user's own hook makes each forward slow enough that a person, or a test, can press stop in the middle.
-SLOWLY = "import time; slow = model.module.register_forward_pre_hook(lambda *_: time.sleep(0.06))"
+SLOWLY = "import time; slow = model.module.register_forward_pre_hook(lambda *_: time.sleep(0.15))"
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,18 @@ def test_the_mood_slider_changes_the_words_of_the_edited_column_both_ways(
     assert count(down, moods["bad"]) > count(down, moods["good"])
 
 
+def run_until_a_few_words_stand(page: Page) -> None:
+    """Presses run, and returns with the edited column begun and not ended."""
+    steer(page).get_by_role("button", name="run", exact=True).click()
+    expect(column(page, "edited")).to_have_attribute("data-state", "running")
+    page.wait_for_function("document.querySelectorAll('section.iv-steer [data-column=edited] [data-i]').length > 8")
+
+
 def test_a_slider_moved_while_it_writes_changes_what_comes_next(page: Page) -> None:
     up = slide(page, 3)
     in_kernel(page, SLOWLY)
     try:
-        steer(page).get_by_role("button", name="run", exact=True).click()
-        expect(column(page, "edited")).to_have_attribute("data-state", "running")
-        page.wait_for_function("document.querySelectorAll('section.iv-steer [data-column=edited] [data-i]').length > 8")
+        run_until_a_few_words_stand(page)
         kept = written(page, "edited")
         steer(page).get_by_label("good mood, in natural steps").fill("-3")
         settle(page)
@@ -125,8 +130,7 @@ def test_stop_in_the_middle_keeps_the_text_that_was_written(page: Page) -> None:
     whole = slide(page, 2)
     in_kernel(page, SLOWLY)
     try:
-        steer(page).get_by_role("button", name="run", exact=True).click()
-        page.wait_for_timeout(900)
+        run_until_a_few_words_stand(page)
         steer(page).get_by_role("button", name="stop").click()
         expect(column(page, "edited")).to_have_attribute("data-state", "stopped", timeout=10_000)
     finally:
