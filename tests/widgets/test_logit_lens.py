@@ -116,3 +116,39 @@ def test_what_is_no_lens_is_refused_with_the_way_out(model: iv.Model) -> None:
         iv.LogitLens("A text")
     with pytest.raises(iv.WidgetError, match="needs a text"):
         iv.LogitLens(model)
+
+
+def test_what_the_widget_reads_itself_leaves_out_what_is_attached(
+    model: iv.Model, direction: iv.Direction, listen: Callable, ask: Callable, until: Callable
+) -> None:
+    alone, second = iv.logit_lens(model, "A text"), iv.logit_lens(model, "Another one")
+    late = iv.Replace(torch.linspace(-3, 3, 32), site="final_norm")
+    handle = iv.attach(model, [iv.Add(direction, 4.0), late], name="loud")
+    try:
+        with iv.editing(model, [iv.Add(direction, 4.0)]):
+            widget = iv.LogitLens(model, "A text", compare="Another one")
+        comm = listen(widget)
+        assert np.array_equal(wire.unpack(widget.lens["logprobs"]), alone.top_logprobs.numpy())
+        assert np.array_equal(wire.unpack(widget.other["logprobs"]), second.top_logprobs.numpy())
+        widget.other = None
+        ask(widget, comm, {"id": 1, "kind": "compare", "text": "Another one"})
+        assert until(lambda: widget.other is not None)
+        assert np.array_equal(wire.unpack(widget.other["logprobs"]), second.top_logprobs.numpy())
+        assert np.array_equal(
+            wire.unpack(widget.lens["final_rank"]), wire.unpack(iv.LogitLens(alone).lens["final_rank"])
+        )
+    finally:
+        handle.detach()
+
+
+def test_a_lens_read_with_edits_in_force_is_not_compared_with_one_without(
+    model: iv.Model, direction: iv.Direction, listen: Callable, ask: Callable
+) -> None:
+    handle = iv.attach(model, [iv.Add(direction, 4.0)], name="loud")
+    try:
+        widget = iv.LogitLens(iv.logit_lens(model, "A text"))
+    finally:
+        handle.detach()
+    answer = ask(widget, listen(widget), {"id": 1, "kind": "compare", "text": "Another one"})[0]
+    assert "was read with edits in force (loud)" in answer["error"]
+    assert widget.other is None

@@ -143,3 +143,9 @@ def test_a_notebook_without_widgets_has_no_parts() -> None:
     assert static_page.parts_from_widget_state({}) == {}
     whole = {static_page.STATE_MIME: notebook_state()}
     assert set(static_page.parts_from_widget_state(whole)) == {"one", "two"}
+
+
+def test_half_a_character_does_not_keep_a_page_from_being_written(tmp_path: Path) -> None:
+    page = static_page.page("a\ud800", [Html("<p>\udfff</p>"), Saved("token_strip", {"words": ["\ud800"]})])
+    (tmp_path / "page.html").write_text(page, "utf-8")
+    assert "<title>a&#55296;</title>" in page and "<p>&#57343;</p>" in page

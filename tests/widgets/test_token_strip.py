@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 import innerview as iv
 from innerview.widgets import wire
@@ -40,3 +44,48 @@ def test_a_projection_shows_itself_text_by_text_without_its_special_tokens(
 def test_its_table_shows_what_cannot_be_seen() -> None:
     table = iv.TokenStrip([" <i>", "\n"], [1, float("nan")]).html_table()
     assert "␣&lt;i&gt;" in table and "↵" in table and "–" in table
+
+
+def test_values_in_half_precision_and_with_gradients_cross() -> None:
+    for values in (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), torch.tensor([1.0, 2.0], requires_grad=True)):
+        assert wire.unpack(iv.TokenStrip(["a", "b"], values).values).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (
+            [[1.0], [1.0, 2.0]],
+            {},
+            r"2 words take numbers of shape \[2\] or \[series, 2\], not \[\[1.0\], \[1.0, 2.0\]\]",
+        ),
+        (["x", "y"], {}, r"take numbers of shape"),
+        ({"a": 1}, {}, r"take numbers of shape"),
+        ([1.0, 2.0], {"labels": [5]}, r"are texts, not 5 of type int"),
+        ([1.0, 2.0], {"unit": None}, r"are texts, not None"),
+    ],
+)
+def test_what_no_strip_can_show_is_refused(values: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(iv.WidgetError, match=message):
+        iv.TokenStrip(["a", "b"], values, **options)
+
+
+def test_one_label_may_be_given_as_it_is() -> None:
+    assert iv.TokenStrip(["a", "b"], [1, 2], "mood").labels == ["mood"]
+
+
+def test_half_characters_are_sent_and_written_as_signs_of_their_lack(tmp_path: Path) -> None:
+    strip = iv.TokenStrip(["\ud800", "\ud83d\ude42"], [1, 2], ["\udfff"], unit="\ud800", what="a\ud800")
+    assert (strip.words, strip.labels) == (["\ufffd", "🙂"], ["\ufffd"])
+    assert (strip.about["unit"], strip.about["what"]) == ("\ufffd", "a\ufffd")
+    assert "🙂" in strip.to_html(tmp_path / "strip.html").read_text("utf-8")
+
+
+def test_a_page_is_not_written_over_a_folder_or_into_none(tmp_path: Path) -> None:
+    strip = iv.TokenStrip(["a"], [1.0])
+    with pytest.raises(iv.WidgetError, match=r"is a folder; name a file in it, such as .*token_strip.html"):
+        strip.to_html(tmp_path)
+    with pytest.raises(iv.WidgetError, match=r"no folder .*nope.* make it first"):
+        strip.to_html(tmp_path / "nope/x.html")
+    with pytest.raises(iv.WidgetError, match=r"cannot write '/proc/x.html': .*; give another path"):
+        strip.to_html("/proc/x.html")

@@ -55,3 +55,8 @@ def test_a_table_escapes_what_stands_in_it() -> None:
     table = wire.html_table(["", "<b>"], [["</td>", "&"]], "<script>")
     assert "<b>" not in table and "<script>" not in table
     assert "&lt;/td&gt;" in table
+
+
+def test_a_tensor_in_half_precision_crosses() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        assert wire.unpack(wire.pack(torch.tensor([1.5, -2.0], dtype=dtype), "float32")).tolist() == [1.5, -2.0]
