@@ -21,6 +21,8 @@ export interface LensWire {
   gain: Packed | null;
   edits: string[];
   attached: string[];
+  /** What was attached and left out of a reading of the widget's own; lacking in pages saved before. */
+  ignored?: string[];
 }
 
 export interface Top {

@@ -200,6 +200,7 @@ function Foot(props: { table: LensTable; second: LensTable | null; show: Showing
       <span>{table.words.length} tokens</span>
       {wire.edits.length > 0 && <span>edited: {wire.edits.join(", ")}</span>}
       {wire.attached.length > 0 && <span>attached: {wire.attached.join(", ")}</span>}
+      {wire.ignored && wire.ignored.length > 0 && <span>attached and ignored here: {wire.ignored.join(", ")}</span>}
     </>
   );
 }

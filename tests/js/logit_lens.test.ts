@@ -52,6 +52,12 @@ afterEach(() => {
 const cell = (el: Element, at: string) => el.querySelector<HTMLElement>(`[data-at="${at}"]`)!;
 
 describe("what it shows", () => {
+  it("names what is attached and left out of its own reading", async () => {
+    const { el } = draw(new FakeModel(traits({ lens: { ...wire(ODD), ignored: ["no refusal"] } })));
+    await settle();
+    expect(el.textContent).toContain("attached and ignored here: no refusal");
+  });
+
   it("has the last layer on top and one cell a token", async () => {
     const { el } = draw(new FakeModel(traits()));
     await settle();

@@ -128,9 +128,11 @@ def test_what_the_widget_reads_itself_leaves_out_what_is_attached(
         with iv.editing(model, [iv.Add(direction, 4.0)]):
             widget = iv.LogitLens(model, "A text", compare="Another one")
         comm = listen(widget)
+        assert widget.lens["ignored"] == ["loud"] and widget.lens["attached"] == []
         assert np.array_equal(wire.unpack(widget.lens["logprobs"]), alone.top_logprobs.numpy())
         assert np.array_equal(wire.unpack(widget.other["logprobs"]), second.top_logprobs.numpy())
-        widget.other = None
+        ask(widget, comm, {"id": 2, "kind": "compare", "text": ""})
+        assert until(lambda: widget.other is None)
         ask(widget, comm, {"id": 1, "kind": "compare", "text": "Another one"})
         assert until(lambda: widget.other is not None)
         assert np.array_equal(wire.unpack(widget.other["logprobs"]), second.top_logprobs.numpy())

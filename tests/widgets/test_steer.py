@@ -130,10 +130,12 @@ def test_a_run_that_fails_shows_why_and_does_not_stay_running(
     def fail(*_: Any) -> None:
         raise RuntimeError("the device is gone")
 
+    widget = steer(prompt="")
+    listen(widget)
     handle = model.module.register_forward_pre_hook(fail)
     try:
-        widget = steer()
-        listen(widget)
+        widget.set_state({"prompt": {"chat": False, "text": "A text", "before": []}})
+        widget.do_run({})
         assert until(lambda: widget.columns["edited"]["state"] == "error")
         assert until(lambda: "the device is gone" in widget.status["message"])
     finally:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import traitlets
 
+from innerview.attachments import attached
 from innerview.errors import WidgetError
 from innerview.lens.logit import Lens, logit_lens
 from innerview.models.model import Model
@@ -48,7 +49,8 @@ class LogitLens(Widget):
         self._lens, self._other = lens, lens.other
         self._comparison = 0
         super().__init__(
-            lens=_traits(lens, "unedited" if lens.other_label == "edited" else lens.text),
+            lens=_traits(lens, "unedited" if lens.other_label == "edited" else lens.text)
+            | {"ignored": [] if lens is shown else [a.name for a in attached(lens.model) if a.enabled]},
             other=None if lens.other is None else _traits(lens.other, lens.other_label, lens),
             show="this" if lens.other is None else "both",
         )
@@ -114,7 +116,9 @@ class LogitLens(Widget):
                 return
             self._other = lens
             self.push(
-                lens=_traits(self._lens, self._lens.text), other=_traits(lens, lens.text, self._lens), show="both"
+                lens=_traits(self._lens, self._lens.text) | {"ignored": self.lens["ignored"]},
+                other=_traits(lens, lens.text, self._lens),
+                show="both",
             )
             self.tell("ready")
 
