@@ -1,5 +1,6 @@
 """Generation as a live handle: a worker thread writes, the handle reads, updates and stops it."""
 
+import atexit
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from innerview.opened import opened
 from innerview.readings import Recorder
 from innerview.runs import EMPTY, Plan, Rows, check_positions, check_width, current
 from innerview.writing_runs import WritingRun
+
+LEAVING_S = 10.0
 
 
 class _Cancelled(Exception):
@@ -328,6 +331,19 @@ def generate(
     run = Generation(model, tokens, plan, base, options, readings=tuple(readings), on_token=on_token)
     opened.add("run", run)
     return run.start()
+
+
+def _stop_all() -> None:
+    """Stop what still writes, and wait for the token under way: a thread cut off inside torch aborts the whole process."""
+    runs = [run for run in opened.each("run") if isinstance(run, Generation)]
+    for run in runs:
+        run.cancel()
+    for run in runs:
+        if run._thread.is_alive():
+            run._thread.join(LEAVING_S)
+
+
+atexit.register(_stop_all)
 
 
 def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None:
