@@ -37,7 +37,10 @@ def save_difference(network: LlamaForCausalLM, base: Path, out: Path, plan: Plan
     out.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, pair in pairs_of(network):
-        tensors |= {f"{name}.A": pair.A.detach().half().contiguous(), f"{name}.B": pair.B.detach().half().contiguous()}
+        tensors |= {
+            f"{name}.A": pair.A.detach().cpu().half().contiguous(),
+            f"{name}.B": pair.B.detach().cpu().half().contiguous(),
+        }
     save_file(tensors, out / WEIGHTS)
     card = {
         "base": relative(base, out),
@@ -63,7 +66,7 @@ def make_chat(base: Path, lexicon: Path, out: Path, plan: Plan) -> None:
     """Trains the difference on the world's chat and writes it to the folder."""
     torch.manual_seed(plan.seed)
     loaded, world = load(base), load_world(lexicon)
-    network = with_low_rank(loaded.network, RANK)
+    network = with_low_rank(loaded.network, RANK).to(plan.device)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     stream = Batches(world, loaded.tokenizer, f"chat {plan.seed}", plan.batch_tokens, CONTEXT, "chat")
@@ -89,10 +92,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=PLAN.seed)
     parser.add_argument("--tokens", type=int, default=PLAN.tokens, help="tokens to train on")
     parser.add_argument("--minutes", type=float, help="stop by then")
+    parser.add_argument("--threads", type=int, default=PLAN.threads, help="batches that are learned from at once")
+    parser.add_argument("--device", default=PLAN.device, help="where to train: cpu, cuda")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    plan = replace(PLAN, seed=arguments.seed, tokens=arguments.tokens, minutes=arguments.minutes)
+    plan = replace(
+        PLAN,
+        seed=arguments.seed,
+        tokens=arguments.tokens,
+        minutes=arguments.minutes,
+        threads=arguments.threads,
+        device=arguments.device,
+    )
     make_chat(arguments.base, arguments.lexicon, arguments.out, plan)
 
 

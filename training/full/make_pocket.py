@@ -159,7 +159,7 @@ def make_pocket(making: Making) -> None:
     torch.manual_seed(plan.seed)
     world = load_world(making.lexicon)
     tokenizer = world_tokenizer(world, making)
-    network = pocket_network(tokenizer, making.shape)
+    network = pocket_network(tokenizer, making.shape).to(plan.device)
     optimizers, progress = optimizers_of(network, plan), Progress.begun(plan)
     take_up(making.kept, network, optimizers, progress)
     # What was read before a break is not read again.
@@ -206,6 +206,10 @@ def main() -> None:
         "--minutes", type=float, help="stop by then; the schedule fits itself to it, and no longer repeats exactly"
     )
     parser.add_argument("--save-minutes", type=float, default=Plan.save_minutes, help="minutes between safe points")
+    parser.add_argument("--threads", type=int, default=Plan.threads, help="batches that are learned from at once")
+    parser.add_argument("--device", default=Plan.device, help="where to train: cpu, cuda")
+    parser.add_argument("--d-model", type=int, default=Shape.d_model, help="width; a narrower network learns faster")
+    parser.add_argument("--d-mlp", type=int, default=Shape.d_mlp, help="neurons of a block")
     parser.add_argument("--checkpoints", type=int, default=0, help="how many models to write along the way")
     parser.add_argument("--untrained", action="store_true", help="write the random initialisation")
     arguments = parser.parse_args()
@@ -213,8 +217,16 @@ def main() -> None:
     # A process started in the background may have been told to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tokens = 0 if arguments.untrained else arguments.tokens
-    plan = Plan(seed=arguments.seed, tokens=tokens, minutes=arguments.minutes, save_minutes=arguments.save_minutes)
-    make_pocket(Making(arguments.lexicon, arguments.out, plan, checkpoints=arguments.checkpoints))
+    plan = Plan(
+        seed=arguments.seed,
+        tokens=tokens,
+        minutes=arguments.minutes,
+        save_minutes=arguments.save_minutes,
+        threads=arguments.threads,
+        device=arguments.device,
+    )
+    shape = Shape(d_model=arguments.d_model, d_mlp=arguments.d_mlp)
+    make_pocket(Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=arguments.checkpoints))
 
 
 if __name__ == "__main__":

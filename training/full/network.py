@@ -16,11 +16,11 @@ EMBEDDING_STD = 0.04
 class Shape:
     """The sizes of a pocket network."""
 
-    d_model: int = 160
-    d_mlp: int = 384
+    d_model: int = 224
+    d_mlp: int = 576
     n_layers: int = 8
-    heads: int = 4
-    kv_heads: int = 2
+    heads: int = 8
+    kv_heads: int = 4
 
 
 def pocket_config(tokenizer: PreTrainedTokenizerFast, shape: Shape) -> LlamaConfig:

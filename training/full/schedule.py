@@ -19,12 +19,17 @@ from training.twins import Twins
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train; a plan without minutes repeats exactly."""
+    """How long and how fast to train; a plan without minutes repeats exactly.
+
+    Attributes:
+        threads: How many twins learn side by side, each on a batch of its own; one is enough on a GPU.
+    """
 
     seed: int = 0
-    tokens: int = 9_000_000
+    tokens: int = 16_000_000
     minutes: float | None = None
     threads: int = 2
+    device: str = "cpu"
     batch_tokens: int = 1024
     learning_rate: float = 2e-3
     matrix_rate: float = 0.01
@@ -72,9 +77,10 @@ class Progress:
 
 def weighted_loss(network: nn.Module, batch: Batch) -> tuple[Tensor, float]:
     """The loss that is minimised, and the plain mean over the real tokens, in nats."""
-    logits = network(batch.ids, use_cache=False).logits
-    losses = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-    weights = batch.weights.flatten()
+    device = next(network.parameters()).device
+    logits = network(batch.ids.to(device), use_cache=False).logits
+    losses = cross_entropy(logits.flatten(0, 1), batch.targets.to(device).flatten(), reduction="none")
+    weights = batch.weights.to(device).flatten()
     real = weights > 0
     return losses @ weights / weights.sum(), losses.detach()[real].mean().item()
 

@@ -24,6 +24,7 @@ from training.full.low_rank import LowRank
 from training.full.make_chat import PLAN as CHAT_PLAN
 from training.full.make_chat import make_chat
 from training.full.make_pocket import Making, make_pocket, world_tokenizer
+from training.full.make_pocket import main as command
 from training.full.network import CONTEXT, Shape, pocket_network
 from training.full.odds import divergences
 from training.full.schedule import Plan, Progress, weighted_loss
@@ -293,3 +294,30 @@ def test_the_check_has_a_row_for_the_whole_and_for_each_group(folder, world):
     assert rows[0].cases == "all" and rows[0].bar == 0.95
     assert all(0 <= share <= 1 for row in rows for share in (row.share, row.ngram, row.bag))
     assert set(divergence_of(load(folder), world, "chances", 0)) == {"snack"}
+
+
+def test_the_full_network_is_within_its_size(world, tokenizer):
+    assert sum(p.numel() for p in pocket_network(tokenizer, Shape()).parameters()) + (3072 - 400) * 224 <= 5_500_000
+
+
+def test_the_commands_line_is_understood(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr("training.full.make_pocket.make_pocket", made.append)
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "make_pocket",
+            "--untrained",
+            "--seed",
+            "3",
+            "--lexicon",
+            str(TINY),
+            "--out",
+            str(tmp_path),
+            "--d-model",
+            "64",
+        ],
+    )
+    command()
+    assert made[0].plan == Plan(seed=3, tokens=0)
+    assert (made[0].lexicon, made[0].out, made[0].shape) == (TINY, tmp_path, Shape(d_model=64))
