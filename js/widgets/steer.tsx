@@ -188,7 +188,7 @@ function Steer({ sync, theme }: Scene) {
           )}
           {dose && (
             <div class="iv-note">
-              effect: gain in summed probability of the {dose.words.length} words it promotes most (
+              effect: gain in summed probability of the {dose.words.length} words that one step raises most (
               {dose.words.slice(0, 6).map((word, i) => `${i ? ", " : ""}${visible(word.trim() || word)}`)}…)
             </div>
           )}

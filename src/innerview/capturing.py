@@ -12,6 +12,7 @@ from torch import Tensor
 from innerview.activations import Activations
 from innerview.errors import CaptureError, EditError, TextError
 from innerview.hooks import Board, BoardRun, board_of, refuse_compiled
+from innerview.interrupts import Uninterrupted
 from innerview.models import text
 from innerview.models.attention import eager_twin
 from innerview.models.model import Model
@@ -51,17 +52,27 @@ def capture(
         )
     if call.tokens is not None and plan.edits:
         check_positions(plan, call.tokens.lengths, 0)
-    values: dict[str, Tensor] = {}
-    with contextlib.nullcontext() if grad else torch.no_grad():
-        plain = [site for site in wanted if not site.is_eager]
-        eager = [site for site in wanted if site.is_eager]
-        if plain:
-            values |= _forward(board, plan, call, plain)
-        if eager:
-            twin = eager_twin(model)
-            values |= _forward(board_of(twin), plan, call, eager)
+    had_gradients = torch.is_grad_enabled()
+    try:
+        with contextlib.nullcontext() if grad else torch.no_grad():
+            values = _values(model, board, plan, call, wanted)
+    finally:
+        # An interrupt that comes while torch switches gradients off would leave them off.
+        with Uninterrupted():
+            torch.set_grad_enabled(had_gradients)
     tokens, mask = (call.tokens.ids, call.tokens.mask) if call.tokens else (None, None)
     return Activations({site.name: values[site.name] for site in wanted}, tokens, mask, model)
+
+
+def _values(model: Model, board: Board, plan: Plan, call: "Call", wanted: list[Site]) -> dict[str, Tensor]:
+    plain = [site for site in wanted if not site.is_eager]
+    eager = [site for site in wanted if site.is_eager]
+    values = _forward(board, plan, call, plain) if plain else {}
+    if eager:
+        # A board holds its network weakly: the twin must live until its forward is over.
+        twin = eager_twin(model)
+        values |= _forward(board_of(twin), plan, call, eager)
+    return values
 
 
 def _wanted(model: Model, sites: str | Sequence[str]) -> list[Site]:

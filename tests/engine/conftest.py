@@ -1,10 +1,19 @@
 """Both families in both number formats."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 import innerview as iv
 from tests.networks import DTYPES, FAMILIES, opened
+
+
+@pytest.fixture(autouse=True)
+def gradients_stay_on() -> Iterator[None]:
+    """An interrupt inside `torch.no_grad()` leaves gradients off, in torch's own code too; the next test finds them on."""
+    yield
+    torch.set_grad_enabled(True)
 
 
 @pytest.fixture(params=FAMILIES)

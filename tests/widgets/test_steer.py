@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import innerview as iv
+from innerview.models.text import token_word
 from innerview.widgets import dose as doses
 from innerview.widgets import wire
 from innerview.widgets.edit_form import EditForm
@@ -274,10 +274,25 @@ def test_the_dose_counts_a_scope_as_generation_does(model: iv.Model, direction: 
     assert plain.argmax(-1).tolist() == written
 
 
-def test_the_promoted_words_are_those_that_the_direction_raises(model: iv.Model, direction: iv.Direction) -> None:
-    promoted = doses.promoted_ids(model, direction)
-    weight = model.module.lm_head.weight @ (model.module.model.norm.weight * direction.vector)
-    assert set(promoted.tolist()) == set(weight.topk(20).indices.tolist())
+def test_the_raised_words_are_those_that_one_step_raises_in_fact(model: iv.Model, direction: iv.Direction) -> None:
+    run = iv.generate(model, "the film was", max_new_tokens=6)
+    run.wait()
+    prompt, written = run.prompt_tokens[0], run.tokens_so_far[0]
+    response = doses.measure(model, EditForm(0), [direction], prompt, written, 4.0)
+    ids = torch.tensor([[*prompt, *written]])
+
+    def odds() -> torch.Tensor:
+        with torch.no_grad():
+            return model.module(ids).logits[0, len(prompt) - 1 : -1].softmax(-1).mean(0)
+
+    plain = odds()
+    with iv.editing(model, [iv.Add(direction, 1.0)]):
+        gain = odds() - plain
+    raised = gain.topk(20)
+    assert response.words == [token_word(model.tokenizer, int(i)) for i in raised.indices]
+    one_step = response.effect[response.strengths.index(1.0)]
+    assert one_step == pytest.approx(float(raised.values.sum()), abs=1e-5)
+    assert one_step > 0
 
 
 def test_a_dose_asked_for_by_the_browser_arrives(
@@ -363,25 +378,20 @@ def test_no_lock_is_held_while_a_dose_leaves(steer: Callable, listen: Callable) 
 def test_a_dose_leaves_out_what_is_attached_to_the_read_out(
     model: iv.Model, direction: iv.Direction, steer: Callable
 ) -> None:
-    alone, words = doses.promoted_ids(model, direction).tolist(), steer().compute_dose().dose[0]
+    words = steer().compute_dose().dose[0]
     push = iv.Direction.from_vector(torch.randn(model.vocab or 0, generator=torch.Generator().manual_seed(3)), "logits")
     bend = iv.Replace(torch.linspace(-9, 9, 32), site="final_norm")
     handle = iv.attach(model, [bend, iv.Add(push, 50.0)], name="loud")
     try:
-        assert doses.promoted_ids(model, direction).tolist() == alone
         again = steer().compute_dose().dose[0]
     finally:
         handle.detach()
     assert again["words"] == words["words"] and again["effect"]["data"] == words["effect"]["data"]
 
 
-def test_a_network_of_few_words_has_as_many_promoted() -> None:
-    config = LlamaConfig(
-        vocab_size=12, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, bos_token_id=1, eos_token_id=2
-    )  # fmt: skip
-    small = iv.open_model(LlamaForCausalLM(config).eval())
-    ids = doses.promoted_ids(small, iv.Direction.from_vector(torch.ones(8), "blocks.0.resid"))
-    assert sorted(ids.tolist()) == list(range(12))
+def test_a_network_of_few_words_has_as_many_raised() -> None:
+    odds = torch.randn(3, 12).log_softmax(-1)
+    assert sorted(doses.raised_ids(odds, odds.flip(-1)).tolist()) == list(range(12))
 
 
 def test_the_code_of_a_network_built_by_hand_leaves_its_opening_to_the_reader(

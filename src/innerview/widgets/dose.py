@@ -1,4 +1,4 @@
-"""Effect against cost: what a direction does to the words it promotes, and what it breaks on the way."""
+"""Effect against cost: what a direction does to the words it raises, and what it breaks on the way."""
 
 from dataclasses import dataclass, replace
 
@@ -12,11 +12,11 @@ from innerview.errors import WidgetError
 from innerview.hooks import BoardRun, board_of
 from innerview.models.model import Model
 from innerview.models.text import token_word
-from innerview.runs import EMPTY, Plan, Rows
+from innerview.runs import Plan, Rows
 from innerview.widgets.edit_form import EditForm
 
 STRENGTHS = tuple(float(s) for s in range(-4, 5))
-PROMOTED = 20
+RAISED = 20
 SEED = 0
 
 
@@ -26,11 +26,11 @@ class Response:
 
     Attributes:
         strengths: Natural steps; 0 and 1 for a direction that is taken out.
-        effect: Gain in the summed probability of the promoted words, mean over tokens, one a strength.
+        effect: Gain in the summed probability of the raised words, mean over tokens, one a strength.
         cost: Mean KL(plain ‖ edited) in nats a token, one a strength.
         random_effect: The same of a random direction of equal length.
         random_cost: The same of a random direction of equal length.
-        words: The promoted words, the most promoted first.
+        words: The words whose probability one step raises most, the most raised first.
     """
 
     strengths: list[float]
@@ -71,26 +71,26 @@ def measure(
         written: Ids of its plain continuation.
         limit: Largest strength.
     Raises:
-        WidgetError: Nothing was written, or the direction does not lie in the residual stream.
+        WidgetError: Nothing was written.
     """
     if not written:
         raise WidgetError("the plain continuation is empty, so there is nothing to measure along; give another prompt")
-    direction = directions[form.direction]
-    promoted = promoted_ids(model, direction)
     rivals = [*directions]
-    rivals[form.direction] = random_like(direction)
+    rivals[form.direction] = random_like(directions[form.direction])
     ids, start = torch.tensor([[*prompt, *written]]), len(prompt)
     plain = forced(model, ids, start, [])
+    # What a direction promotes at its own layer is seldom what comes out: the words are those that it raises in fact.
+    raised = raised_ids(plain, forced(model, ids, start, [at_strength(form, 1.0).edit(directions)]))
     strengths = strengths_of(form, limit)
     effect, cost, random_effect, random_cost = [], [], [], []
     for strength in strengths:
         moved = at_strength(form, strength)
         for known, effects, costs in ((directions, effect, cost), (rivals, random_effect, random_cost)):
             edited = forced(model, ids, start, [moved.edit(known)] if moved.is_active else [])
-            effects.append(float((edited.exp() - plain.exp())[:, promoted].sum(-1).mean()))
+            effects.append(float((edited.exp() - plain.exp())[:, raised].sum(-1).mean()))
             costs.append(float((plain.exp() * (plain - edited)).sum(-1).clamp(min=0).mean()))
     return Response(
-        strengths, effect, cost, random_effect, random_cost, [token_word(model.tokenizer, i) for i in promoted.tolist()]
+        strengths, effect, cost, random_effect, random_cost, [token_word(model.tokenizer, i) for i in raised.tolist()]
     )
 
 
@@ -106,25 +106,10 @@ def random_like(direction: Direction) -> Direction:
     )
 
 
-def promoted_ids(model: Model, direction: Direction) -> Tensor:
-    """Ids of the words that a direction promotes most through the final norm and the unembedding; what is attached is left out.
-
-    Raises:
-        WidgetError: It does not lie in the residual stream.
-    """
-    width = direction.vector.numel()
-    if width != model.d_model or not {"final_norm", "logits"} <= model.table.keys():
-        raise WidgetError(
-            f"{direction.name!r} is {width} wide and the residual stream {model.d_model}, so which words it promotes is unknown"
-        )
-    norm, head = (model.module.get_submodule(model.table[name].module) for name in ("final_norm", "logits"))
-    first = next(head.parameters())
-    # The norm divides by the size: a vector with elements of size one passes it as it is. The difference cancels every bias.
-    vector = (direction.vector * width**0.5).to(model.device, first.dtype)
-    run = BoardRun(board_of(model), EMPTY, None)
-    with torch.no_grad():
-        gain = run.inside(lambda: head(norm(vector[None, None])) - head(norm(-vector[None, None])))[0, 0].float()
-    return gain.topk(min(PROMOTED, gain.numel())).indices.cpu()
+def raised_ids(plain: Float[Tensor, "pos vocab"], edited: Float[Tensor, "pos vocab"]) -> Tensor:
+    """Ids of the words whose probability an edit raises most, mean over tokens, given log-probabilities without and with it."""
+    gain = (edited.exp() - plain.exp()).mean(0)
+    return gain.topk(min(RAISED, gain.numel())).indices
 
 
 def forced(model: Model, ids: Tensor, start: int, edits: list[Edit]) -> Float[Tensor, "pos vocab"]:
