@@ -42,6 +42,7 @@ def save_difference(network: LlamaForCausalLM, base: Path, out: Path, plan: Plan
             f"{name}.B": pair.B.detach().cpu().half().contiguous(),
         }
     save_file(tensors, out / WEIGHTS)
+    (out / WEIGHTS).chmod(0o644)
     card = {
         "base": relative(base, out),
         "base_sha256": sha256(base / "model.safetensors"),
