@@ -40,6 +40,7 @@ OUT = Path("src/innerview/bundled/pocket")
 KEPT = Path("build/training")
 VOCABULARY = 3072
 READ_FOR_TOKENS = 24_000
+EASY_SHARE = 0.35
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def optimizers_of(network: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Opt
     inner = {id(p) for p in inside}
     outside = [p for p in network.parameters() if id(p) not in inner]
     return [
-        Muon(inside, lr=plan.matrix_rate, weight_decay=plan.weight_decay),
+        Muon(inside, lr=plan.matrix_rate, weight_decay=plan.weight_decay, threads=plan.threads),
         torch.optim.AdamW(outside, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
@@ -164,7 +165,15 @@ def make_pocket(making: Making) -> None:
     take_up(making.kept, network, optimizers, progress)
     # What was read before a break is not read again.
     seed = str(plan.seed) if not progress.steps else f"{plan.seed} from step {progress.steps}"
-    stream = Batches(world, tokenizer, seed, plan.batch_tokens, CONTEXT)
+    stream = Batches(
+        world,
+        tokenizer,
+        seed,
+        plan.batch_tokens,
+        CONTEXT,
+        easy_tokens=int(EASY_SHARE * plan.tokens),
+        earlier_tokens=progress.tokens,
+    )
     bar = tqdm(total=plan.tokens, initial=progress.tokens, unit="tok", unit_scale=True, desc="pocket", mininterval=5)
     saved, written = progress.minutes, int(progress.share * making.checkpoints)
     try:

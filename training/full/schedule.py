@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from training.batches import Batch
+from training.batches import KNOWN_WEIGHT, Batch
 from training.full.batches import Batches
 from training.twins import Twins
 
@@ -31,11 +32,13 @@ class Plan:
     threads: int = 2
     device: str = "cpu"
     batch_tokens: int = 1024
-    learning_rate: float = 2e-3
-    matrix_rate: float = 0.01
+    learning_rate: float = 4e-3
+    matrix_rate: float = 0.02
     weight_decay: float = 0.1
     warmup: float = 0.02
     floor: float = 0.02
+    weighty_until: float = 0.5
+    plain_from: float = 0.75
     save_minutes: float = 3.0
 
 
@@ -74,13 +77,22 @@ class Progress:
         done = (self.share - self.plan.warmup) / (1 - self.plan.warmup)
         return self.plan.floor + (1 - self.plan.floor) * (1 + math.cos(math.pi * done)) / 2
 
+    @property
+    def weight_of_known(self) -> float:
+        """What the text gives away weighs more at first, when it is to be learned, and one at last, so that the odds come true."""
+        left = (self.plan.plain_from - self.share) / (self.plan.plain_from - self.plan.weighty_until)
+        return 1.0 + (KNOWN_WEIGHT - 1.0) * min(1.0, max(0.0, left))
 
-def weighted_loss(network: nn.Module, batch: Batch) -> tuple[Tensor, float]:
-    """The loss that is minimised, and the plain mean over the real tokens, in nats."""
+
+def weighted_loss(network: nn.Module, batch: Batch, weight_of_known: float = KNOWN_WEIGHT) -> tuple[Tensor, float]:
+    """The loss that is minimised, and the plain mean over the real tokens, in nats.
+
+    What the text before it gives away weighs `weight_of_known`, everything else one.
+    """
     device = next(network.parameters()).device
     logits = network(batch.ids.to(device), use_cache=False).logits
     losses = cross_entropy(logits.flatten(0, 1), batch.targets.to(device).flatten(), reduction="none")
-    weights = batch.weights.to(device).flatten()
+    weights = batch.weights.to(device).flatten().clamp(max=weight_of_known)
     real = weights > 0
     return losses @ weights / weights.sum(), losses.detach()[real].mean().item()
 
@@ -99,7 +111,7 @@ def train(
         shares = list(islice(stream, plan.threads))
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak"] * progress.rate
-        recent = twins.backward(shares, weighted_loss)
+        recent = twins.backward(shares, partial(weighted_loss, weight_of_known=progress.weight_of_known))
         torch.nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], 1.0)
         for optimizer in optimizers:
             optimizer.step()
