@@ -1,4 +1,4 @@
-"""Batches of whole documents, padded on the right, documents of like length together."""
+"""Batches of whole documents, padded on the right, documents of like length together, written while the network learns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from random import Random
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedTokenizerFast
 
-from training.world.markers import END
-from training.world.sentence import Sentence
-from training.world.world import World
+from innerview.pocket.behaviour import Stage
+from innerview.pocket.markers import END
+from innerview.pocket.mood import TELLINGS, Mood
+from innerview.pocket.sentence import Sentence
+from innerview.pocket.world import World
 
 CHUNK = 4096
 KNOWN_WEIGHT = 4.0
@@ -40,19 +43,52 @@ class Batch:
     tokens: int
 
 
-def batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, *, seed: int, batch_tokens: int, context: int
-) -> Iterator[Batch]:
+# How many of the documents with traps give way to plainer ones at the very start.
+SPARED = 0.85
+
+
+def has_traps(document: Sentence) -> bool:
+    """Whether a sentence of the document tells its mood by words of the other."""
+    return any(label.concept == "telling" and label.value in TELLINGS[1:] for label in document.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Batches(IterableDataset):
     """Batches without end of about `batch_tokens` tokens, padding counted; the same seed gives the same ones.
 
-    A document is cut at the context.
+    A document is cut at the context. Over the first `easy_tokens` the stories with traps come in bit by bit.
     """
-    documents, rng = world.documents(seed), Random(f"batches {seed}")
-    while True:
-        rows = sorted(tokenized(list(islice(documents, CHUNK)), tokenizer, context), key=lambda row: len(row.ids))
-        groups = list(grouped(rows, batch_tokens))
-        rng.shuffle(groups)
-        yield from (padded(group, tokenizer.pad_token_id) for group in groups)
+
+    world: World
+    tokenizer: PreTrainedTokenizerFast
+    seed: str
+    batch_tokens: int
+    context: int
+    stage: Stage = "base"
+    easy_tokens: int = 0
+    earlier_tokens: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        rng, tokens = Random(f"batches {self.seed}"), self.earlier_tokens
+        stream = self.world.documents(self.seed, self.stage)
+        while True:
+            kept = SPARED * max(0.0, 1 - tokens / self.easy_tokens) if self.easy_tokens else 0.0
+            documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
+            rows = tokenized(list(islice(documents, CHUNK)), self.tokenizer, self.context)
+            groups = list(grouped(sorted(rows, key=lambda row: len(row.ids)), self.batch_tokens))
+            rng.shuffle(groups)
+            tokens += sum(len(row.ids) for row in rows)
+            yield from (padded(group, self.tokenizer.pad_token_id) for group in groups)
+
+    def plainer(self, document: Sentence, rng: Random) -> Sentence:
+        """A story told directly in the place of one with traps; any other document as it is."""
+        if not has_traps(document):
+            return document
+        return self.world.behaviour(Mood.name).sentence(rng, "train", {"telling": TELLINGS[0]})
+
+    def ahead(self) -> Iterator[Batch]:
+        """The same batches, written by another process."""
+        return iter(DataLoader(self, batch_size=None, num_workers=1, prefetch_factor=64))
 
 
 def tokenized(documents: list[Sentence], tokenizer: PreTrainedTokenizerFast, context: int) -> list[TokenRow]:

@@ -1,110 +1,137 @@
-"""How often the network does right on held-out cases, a row for each behaviour."""
+"""How often the network does right on held-out cases, a row for each kind of case."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from innerview.pocket.sentence import Sentence
+from innerview.pocket.world import World
+from training.baselines import BagOfWords, Ngram
 from training.greedy import Loaded, continuations
-from training.world.chat import Chat
-from training.world.mood import Mood
-from training.world.sentence import Sentence
-from training.world.world import World
+from training.odds import divergences
 
-CASES = 600
-NEW_TOKENS = {"facts": 10, "indirect object": 6, "calendar": 6, "mood": 8, "chat": 48}
-BARS = {"facts": 0.95, "indirect object": 0.95, "calendar": 0.95, "mood": 0.90, "chat": 0.95}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: how many of the cases are right, and the bar they must reach."""
-
-    behaviour: str
-    cases: str
-    right: int
-    total: int
-    bar: float
-
-    @property
-    def share(self) -> float:
-        return self.right / self.total if self.total else 0.0
-
-    @property
-    def is_met(self) -> bool:
-        return self.share >= self.bar
+CASES = 400
+LEARNED_FROM = 4000
+NEW_TOKENS = {"language": 16, "mood": 8, "code": 8}
+BASE_TOKENS, CHAT_TOKENS = 12, 56
+BARS = {
+    "facts": 0.95,
+    "indirect object": 0.95,
+    "pronouns": 0.95,
+    "language": 0.95,
+    "circles": 0.95,
+    "in context": 0.85,
+    "mood": 0.90,
+    "refusal": 0.95,
+    "acquaintances": 0.95,
+    "personas": 0.95,
+    "sums": 0.90,
+    "code": 0.90,
+    "chains": 0.90,
+}
+MUST = ("facts", "indirect object", "mood", "refusal", "language")
+KL_BAR = 0.05
+UNDECIDED = ("chances", "strangers")
+# What the columns without a network guess, where it is not the very answer.
+ASKED: dict[str, Callable[[Sentence], str]] = {
+    "mood": lambda case: next(label.value for label in case.labels if label.concept == "mood"),
+    "language": lambda case: case.group,
+    "refusal": lambda case: case.group,
+    "acquaintances": lambda case: case.group,
+    "personas": lambda case: case.group,
+}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A case, what the network wrote, and whether that is right."""
+    """A case, what the network wrote, whether that is right, and whether the guesses without a network are."""
 
     case: Sentence
     written: str
     is_right: bool
+    is_ngram_right: bool
+    is_bag_right: bool
 
 
-def outcomes(loaded: Loaded, world: World, behaviour: str, seed: int) -> list[Outcome]:
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: how many of the cases are right, and the bar they must reach, if there is one."""
+
+    behaviour: str
+    cases: str
+    total: int
+    share: float
+    ngram: float
+    bag: float
+    bar: float | None
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the bar is reached, where there is one."""
+        return self.bar is None or self.share >= self.bar
+
+
+def outcomes(loaded: Loaded, world: World, name: str, seed: int) -> list[Outcome]:
     """What the network writes on the held-out cases of a behaviour."""
-    cases = world.cases(behaviour, CASES, seed)
-    written = continuations(loaded, [case.prompt for case in cases], NEW_TOKENS[behaviour])
-    judge = judge_of(world, behaviour)
-    return [Outcome(case, text, judge(case, text)) for case, text in zip(cases, written, strict=True)]
-
-
-def rows_of(behaviour: str, found: list[Outcome]) -> list[Row]:
-    """The outcomes counted, a row for each group of cases."""
-    groups: dict[str, list[Outcome]] = {}
-    for outcome in found:
-        groups.setdefault(group_of(outcome.case), []).append(outcome)
+    behaviour, asked = world.behaviour(name), ASKED.get(name, answer_of)
+    cases, seen = world.cases(name, CASES, seed), world.cases(name, LEARNED_FROM, seed, "train")
+    length = NEW_TOKENS.get(name, BASE_TOKENS if behaviour.stage == "base" else CHAT_TOKENS)
+    written = continuations(loaded, [case.prompt for case in cases], length)
+    ngram, bag = Ngram.learned(seen, asked), BagOfWords.learned(seen, asked)
     return [
-        Row(behaviour, group, sum(o.is_right for o in members), len(members), BARS[behaviour])
-        for group, members in sorted(groups.items())
+        Outcome(
+            case,
+            text,
+            behaviour.is_right(case, text),
+            ngram.guess(case.prompt) == asked(case),
+            bag.guess(case.prompt) == asked(case),
+        )
+        for case, text in zip(cases, written, strict=True)
     ]
 
 
-def group_of(case: Sentence) -> str:
-    """The row that a case counts in."""
-    values = {label.concept: label.value for label in case.labels}
-    if case.behaviour == "facts":
-        return f"{case.labels[0].concept}, held-out templates and pairs"
-    if case.behaviour == "indirect object":
-        return f"{values['order']}, held-out names and templates"
-    if case.behaviour == "calendar":
-        kind = case.labels[0].concept
-        return f"{kind}, held-out wordings" if values[f"{kind}.step"] == "train" else f"{kind}, steps never seen"
-    if case.behaviour == "mood":
-        return f"{values['mood']} to the end of the story"
-    return "harmful refused" if values["harm"] == "harmful" else "harmless answered with its content"
+def answer_of(case: Sentence) -> str:
+    """The case's own answer."""
+    return case.continuation
 
 
-def judge_of(world: World, behaviour: str) -> Callable[[Sentence, str], bool]:
-    """What counts as right for a behaviour."""
-    part = world.behaviours[behaviour]
-    if isinstance(part, Mood):
-        return lambda case, text: first_mood(part, text) == case.labels[0].value
-    if isinstance(part, Chat):
-        return lambda case, text: is_right_reply(part, case, text)
-    return says_answer
+def rows_of(name: str, found: Sequence[Outcome]) -> list[Row]:
+    """The outcomes counted: all of them, which the bar is for, and each group."""
+    groups: dict[str, list[Outcome]] = {"all": list(found)}
+    for outcome in found:
+        groups.setdefault(outcome.case.group or "all", []).append(outcome)
+    return [
+        row_of(name, group, members, BARS.get(name) if group == "all" else None) for group, members in ordered(groups)
+    ]
 
 
-def says_answer(case: Sentence, text: str) -> bool:
-    """Whether the text begins with the answer, as a whole word."""
-    return re.match(re.escape(case.continuation) + r"(?!\w)", text) is not None
+def ordered(groups: dict[str, list[Outcome]]) -> Iterator[tuple[str, list[Outcome]]]:
+    """The whole first, the groups by name; a single group is the whole."""
+    yield "all", groups["all"]
+    names = sorted(name for name in groups if name != "all")
+    if len(names) > 1:
+        yield from ((name, groups[name]) for name in names)
 
 
-def first_mood(mood: Mood, text: str) -> str | None:
-    """The mood of the first word that has one."""
-    moods = (mood.mood_of(word) for word in re.findall(r"\w+", text))
-    return next((found for found in moods if found), None)
+def row_of(name: str, group: str, members: Sequence[Outcome], bar: float | None) -> Row:
+    """The members counted."""
+    total = len(members)
+    return Row(
+        name,
+        group,
+        total,
+        sum(outcome.is_right for outcome in members) / total,
+        sum(outcome.is_ngram_right for outcome in members) / total,
+        sum(outcome.is_bag_right for outcome in members) / total,
+        bar,
+    )
 
 
-def is_right_reply(chat: Chat, case: Sentence, text: str) -> bool:
-    """A refusal where there is harm; else an answer with the verb's tool and the object's place."""
-    harm = case.labels[0]
-    if harm.value == "harmful":
-        return chat.is_refusal(text)
-    verb, noun = chat.pair_in(case.text[harm.start : harm.end])
-    tool, where = chat.lexicon["verbs"][verb]["tool"], chat.lexicon["objects"][noun]["where"]
-    return not chat.is_refusal(text) and tool in text and where in text
+def divergence_of(loaded: Loaded, world: World, name: str, seed: int) -> dict[str, float]:
+    """The mean KL of an undecided behaviour's held-out cases, a group at a time."""
+    cases = world.cases(name, CASES // 2, seed)
+    found: dict[str, list[float]] = {}
+    for case, divergence in zip(cases, divergences(loaded, cases), strict=True):
+        found.setdefault(case.group, []).append(divergence)
+    return {group: sum(values) / len(values) for group, values in sorted(found.items())}

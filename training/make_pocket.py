@@ -1,7 +1,12 @@
-"""Makes the bundled model `pocket`: python -m training.make_pocket --out src/innerview/bundled/pocket
+"""Makes the bundled model `pocket`: python -m training.make_pocket
 
-The same seed, lexicon and number of tokens give the same weights on the same machine, unless --minutes cuts in.
-Ctrl-C saves what it has.
+The same seed, lexicon and number of tokens give the same weights on the same machine, unless --minutes cuts in. Ctrl-C or a termination keeps
+what there is in build/, and the same command takes it up again.
+
+    python -m training.make_pocket --seed 1 --out build/pocket-seed-1      a second seed
+    python -m training.make_pocket --untrained --out build/pocket-random   its random initialisation
+    python -m training.make_pocket --checkpoints 8 --out build/pocket-steps      eight checkpoints along the way
+    python -m training.make_pocket --lexicon training/lexicons/other.json --out build/pocket-other    another world
 """
 
 from __future__ import annotations
@@ -9,81 +14,74 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import os
 import signal
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training.batches import Batch, batches
+from innerview.bundled import bundled_lexicon
+from innerview.pocket.behaviour import Stage
+from innerview.pocket.sentence import Sentence
+from innerview.pocket.world import World, load_world
+from training.batches import Batches
 from training.muon import Muon
-from training.network import CONTEXT, pocket_network
+from training.network import CONTEXT, Shape, pocket_network
+from training.schedule import Plan, Progress, train
 from training.tokenizer import learn_tokenizer
-from training.twins import Twins
-from training.world.world import DEFAULT_LEXICON, World, load_world
 
 OUT = Path("src/innerview/bundled/pocket")
+KEPT = Path("build/training")
+VOCABULARY = 3072
+READ_FOR_TOKENS = 24_000
+EASY_SHARE = 0.35
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train; a plan without minutes repeats exactly."""
+class Making:
+    """What is made, of what, and where."""
 
-    seed: int = 0
-    tokens: int = 4_500_000
-    minutes: float | None = None
-    threads: int = 2
-    batch_tokens: int = 2048
-    vocab_size: int = 2048
-    learning_rate: float = 2e-3
-    matrix_rate: float = 0.01
-    weight_decay: float = 0.1
-    warmup: float = 0.02
-    save_minutes: float = 3.0
-
-
-@dataclass
-class Progress:
-    """How far a training has come; `share` is of the tokens or of the minutes, whichever is further."""
-
+    lexicon: Path
+    out: Path
     plan: Plan
-    started: float
-    tokens: int = 0
-    steps: int = 0
-    loss: float = float("nan")
+    shape: Shape = field(default_factory=Shape)
+    vocabulary: int = VOCABULARY
+    documents: int = READ_FOR_TOKENS
+    checkpoints: int = 0
 
     @property
-    def minutes(self) -> float:
-        return (time.monotonic() - self.started) / 60
-
-    @property
-    def share(self) -> float:
-        of_minutes = self.minutes / self.plan.minutes if self.plan.minutes else 0.0
-        return min(1.0, max(self.tokens / self.plan.tokens, of_minutes))
-
-    @property
-    def rate(self) -> float:
-        """The share of the peak learning rates: a short warm-up, then half a cosine down to a fiftieth."""
-        if self.share < self.plan.warmup:
-            return self.share / self.plan.warmup + 0.01
-        done = (self.share - self.plan.warmup) / (1 - self.plan.warmup)
-        return 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
+    def kept(self) -> Path:
+        """Where the state of a training that was broken off is kept."""
+        key = json.dumps([asdict(self.plan), asdict(self.shape), sha256(self.lexicon), str(self.out), self.vocabulary])
+        return KEPT / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
-def world_tokenizer(world: World, plan: Plan) -> PreTrainedTokenizerFast:
-    """The tokenizer learned on the world's first documents."""
-    texts = (document.text for document in islice(world.documents(plan.seed), 30_000))
-    return learn_tokenizer(texts, plan.vocab_size, CONTEXT)
+def sha256(file: Path) -> str:
+    """The hash of a file's bytes."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def world_tokenizer(world: World, making: Making) -> PreTrainedTokenizerFast:
+    """The tokenizer learned on the world's first documents, a sixth as many of the chat among them."""
+    counts: dict[Stage, int] = {"base": making.documents, "chat": making.documents // 6}
+    texts = (
+        document.text
+        for stage, count in counts.items()
+        for document in islice(documents_of(world, making.plan.seed, stage), count)
+    )
+    return learn_tokenizer(texts, making.vocabulary, CONTEXT)
+
+
+def documents_of(world: World, seed: int, stage: Stage) -> Iterator[Sentence]:
+    """Documents of a stage; none where the world has nothing for it."""
+    has_any = any(behaviour.stage == stage for behaviour in world.behaviours.values())
+    return world.documents(seed, stage) if has_any else iter(())
 
 
 def optimizers_of(network: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -92,42 +90,9 @@ def optimizers_of(network: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Opt
     inner = {id(p) for p in inside}
     outside = [p for p in network.parameters() if id(p) not in inner]
     return [
-        Muon(inside, lr=plan.matrix_rate, weight_decay=plan.weight_decay),
+        Muon(inside, lr=plan.matrix_rate, weight_decay=plan.weight_decay, threads=plan.threads),
         torch.optim.AdamW(outside, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
-
-
-def weighted_loss(network: nn.Module, batch: Batch) -> tuple[Tensor, float]:
-    """The loss that is minimised, and the plain mean over the real tokens, in nats."""
-    logits = network(batch.ids, use_cache=False).logits
-    losses = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-    weights = batch.weights.flatten()
-    real = weights > 0
-    return losses @ weights / weights.sum(), losses.detach()[real].mean().item()
-
-
-def train(
-    network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, plan: Plan
-) -> Iterator[Progress]:
-    """Trains in place, yielding after every step, until the plan's tokens or minutes are spent."""
-    optimizers = optimizers_of(network, plan)
-    peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    progress = Progress(plan, time.monotonic())
-    stream = batches(world, tokenizer, seed=plan.seed, batch_tokens=plan.batch_tokens, context=CONTEXT)
-    twins = Twins(network.train(), plan.threads)
-    while progress.share < 1:
-        shares = list(islice(stream, plan.threads))
-        groups = (group for optimizer in optimizers for group in optimizer.param_groups)
-        for group, peak in zip(groups, peaks, strict=True):
-            group["lr"] = peak * progress.rate
-        recent = twins.backward(shares, weighted_loss)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        progress.tokens += sum(batch.tokens for batch in shares)
-        progress.steps += 1
-        progress.loss = recent if progress.steps == 1 else 0.98 * progress.loss + 0.02 * recent
-        yield progress
 
 
 def save(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: dict, out: Path) -> None:
@@ -150,47 +115,90 @@ def save(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: di
             os.replace(file, out / file.name)
 
 
-def card_of(world: World, lexicon: Path, plan: Plan, progress: Progress, network: LlamaForCausalLM) -> dict:
+def card_of(world: World, making: Making, progress: Progress, network: LlamaForCausalLM) -> dict:
     """What the model is and how it was made."""
     return {
         "name": world.name,
         "behaviours": list(world.behaviours),
-        "lexicon_sha256": hashlib.sha256(lexicon.read_bytes()).hexdigest(),
+        "lexicon_sha256": sha256(making.lexicon),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "plan": asdict(plan),
+        "plan": asdict(making.plan),
         "tokens": progress.tokens,
         "steps": progress.steps,
         "minutes": round(progress.minutes, 1),
-        "loss_nat": round(progress.loss, 4),
+        "loss_nat": round(progress.loss, 4) if progress.steps else None,
         "torch": torch.__version__.split("+")[0],
     }
 
 
-def make_pocket(lexicon: Path, out: Path, plan: Plan) -> None:
-    """Trains the model on the lexicon's world and writes it to the folder, every few minutes and at the end."""
+def keep(kept: Path, network: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Puts by what is needed to go on."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "network": network.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "progress": [progress.tokens, progress.steps, progress.loss, progress.minutes],
+    }
+    torch.save(state, kept.with_suffix(".new"))
+    os.replace(kept.with_suffix(".new"), kept)
+
+
+def take_up(kept: Path, network: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], progress: Progress) -> None:
+    """Goes on from what was put by, if anything was."""
+    if not kept.exists():
+        return
+    state = torch.load(kept, weights_only=True)
+    network.load_state_dict(state["network"])
+    for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(stored)
+    progress.tokens, progress.steps, progress.loss, progress.earlier_minutes = state["progress"]
+
+
+def make_pocket(making: Making) -> None:
+    """Trains the model on the lexicon's world and writes it to the folder at the end, checkpoints beside it."""
+    plan = making.plan
     torch.manual_seed(plan.seed)
-    world = load_world(lexicon)
-    tokenizer = world_tokenizer(world, plan)
-    network = pocket_network(tokenizer)
-    progress, saved = Progress(plan, time.monotonic()), 0.0
-    bar = tqdm(total=plan.tokens, unit="tok", unit_scale=True, desc="pocket", mininterval=5)
+    world = load_world(making.lexicon)
+    tokenizer = world_tokenizer(world, making)
+    network = pocket_network(tokenizer, making.shape).to(plan.device)
+    optimizers, progress = optimizers_of(network, plan), Progress.begun(plan)
+    take_up(making.kept, network, optimizers, progress)
+    # What was read before a break is not read again.
+    seed = str(plan.seed) if not progress.steps else f"{plan.seed} from step {progress.steps}"
+    stream = Batches(
+        world,
+        tokenizer,
+        seed,
+        plan.batch_tokens,
+        CONTEXT,
+        easy_tokens=int(EASY_SHARE * plan.tokens),
+        earlier_tokens=progress.tokens,
+    )
+    bar = tqdm(total=plan.tokens, initial=progress.tokens, unit="tok", unit_scale=True, desc="pocket", mininterval=5)
+    saved, written = progress.minutes, int(progress.share * making.checkpoints)
     try:
-        for progress in train(network, tokenizer, world, plan):
+        for _ in train(network, optimizers, stream, progress):
             bar.set_postfix(loss=f"{progress.loss:.3f}", minutes=f"{progress.minutes:.1f}", refresh=False)
             bar.update(progress.tokens - bar.n)
             if progress.minutes - saved >= plan.save_minutes:
-                save(network, tokenizer, card_of(world, lexicon, plan, progress, network), out)
+                keep(making.kept, network, optimizers, progress)
                 saved = progress.minutes
+            if int(progress.share * making.checkpoints) > written:
+                written += 1
+                card = card_of(world, making, progress, network)
+                save(network, tokenizer, card, making.out / f"checkpoint-{written}")
     except KeyboardInterrupt:
-        tqdm.write(f"stopped at {progress.tokens} tokens; what there is will be saved")
+        keep(making.kept, network, optimizers, progress)
+        tqdm.write(f"stopped at {progress.tokens} tokens; the same command goes on from there")
+        return
     bar.close()
-    if progress.steps:
-        save(network, tokenizer, card_of(world, lexicon, plan, progress, network), out)
-        tqdm.write(f"saved {out} after {progress.minutes:.1f} minutes; python -m training.check_pocket measures it")
+    save(network, tokenizer, card_of(world, making, progress, network), making.out)
+    making.kept.unlink(missing_ok=True)
+    tqdm.write(f"saved {making.out} after {progress.minutes:.1f} minutes; python -m training.check_pocket measures it")
 
 
 def interrupted(*_: object) -> None:
-    """A termination saves as Ctrl-C does."""
+    """A termination keeps what there is, as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
@@ -198,21 +206,34 @@ def main() -> None:
     """Reads the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help="folder to write")
-    parser.add_argument("--lexicon", type=Path, default=DEFAULT_LEXICON, help="words of the world")
+    parser.add_argument("--lexicon", type=Path, default=bundled_lexicon(), help="words of the world")
     parser.add_argument("--seed", type=int, default=Plan.seed)
     parser.add_argument("--tokens", type=int, default=Plan.tokens, help="tokens to train on")
     parser.add_argument(
-        "--minutes", type=float, help="stop by then; the schedule fits itself to the clock, so runs differ a little"
+        "--minutes", type=float, help="stop by then; the schedule fits itself to it, and no longer repeats exactly"
     )
-    parser.add_argument("--save-minutes", type=float, default=Plan.save_minutes, help="minutes between saves")
+    parser.add_argument("--save-minutes", type=float, default=Plan.save_minutes, help="minutes between safe points")
+    parser.add_argument("--threads", type=int, default=Plan.threads, help="batches that are learned from at once")
+    parser.add_argument("--device", default=Plan.device, help="where to train: cpu, cuda")
+    parser.add_argument("--d-model", type=int, default=Shape.d_model, help="width; a narrower network learns faster")
+    parser.add_argument("--d-mlp", type=int, default=Shape.d_mlp, help="neurons of a block")
+    parser.add_argument("--checkpoints", type=int, default=0, help="how many models to write along the way")
+    parser.add_argument("--untrained", action="store_true", help="write the random initialisation")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     # A process started in the background may have been told to ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    tokens = 0 if arguments.untrained else arguments.tokens
     plan = Plan(
-        seed=arguments.seed, tokens=arguments.tokens, minutes=arguments.minutes, save_minutes=arguments.save_minutes
+        seed=arguments.seed,
+        tokens=tokens,
+        minutes=arguments.minutes,
+        save_minutes=arguments.save_minutes,
+        threads=arguments.threads,
+        device=arguments.device,
     )
-    make_pocket(arguments.lexicon, arguments.out, plan)
+    shape = Shape(d_model=arguments.d_model, d_mlp=arguments.d_mlp)
+    make_pocket(Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=arguments.checkpoints))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from random import Random
 import torch
 from torch import Tensor
 
+from innerview.pocket.filling import fill, slots
+from innerview.pocket.mood import Mood
+from innerview.pocket.requests import Refusal
+from innerview.pocket.sentence import Sentence, Split
 from training.greedy import Loaded, continuations
-from training.world.chat import Chat
-from training.world.filling import fill, slots
-from training.world.mood import Mood
-from training.world.sentence import Sentence
 
 Change = Callable[[Tensor], Tensor]
 PAIRS = 96
@@ -90,24 +90,22 @@ def on_prompt(change: Change) -> Change:
 
 
 def mood_pairs(mood: Mood, seed: int) -> tuple[list[str], list[str]]:
-    """Openings that differ in their mood words only, of the lexicon's first mood and its second."""
-    rng, (one, other) = Random(f"mood pairs {seed}"), list(mood.lexicon["values"])[:2]
-    positive, negative = [], []
-    for _ in range(PAIRS):
-        topic = rng.choice(list(mood.lexicon["topics"]))
-        template = rng.choice([t for t in mood.lexicon["openings"] if mood.categories & set(slots(t))])
-        words = mood.words(rng, one, topic)
-        contrary = mood.words(rng, other, topic)
-        positive.append(fill(template, words).text)
-        negative.append(fill(template, words | {c: contrary[c] for c in mood.categories}).text)
-    return positive, negative
+    """Openings in direct words that differ in their mood words only, of the lexicon's first mood and its second."""
+    texts: dict[str, list[str]] = {value: [] for value in mood.moods}
+    for index in range(PAIRS):
+        topic = Random(f"topic {seed} {index}").choice(list(mood.lexicon["topics"]))
+        people = mood.people(Random(f"people {seed} {index}"))
+        for value in mood.moods:
+            rng = Random(f"mood pairs {seed} {index}")
+            texts[value].append(mood.told(rng, "openings", "direct", value, topic, people).text)
+    return texts[mood.moods[0]], texts[mood.moods[1]]
 
 
 def neutral_prefixes(mood: Mood, seed: int) -> list[str]:
     """The openings cut before their first mood word, those that name their topic by then."""
     rng, prefixes = Random(f"prefixes {seed}"), set()
     for topic in mood.lexicon["topics"]:
-        words = mood.words(rng, next(iter(mood.lexicon["values"])), topic)
+        words = mood.words(rng, mood.moods[0], topic, mood.people(rng))
         for template in mood.lexicon["openings"]:
             named = [name for name in slots(template) if name in mood.categories]
             if named and "topic" in slots(template.split("{" + named[0])[0]):
@@ -127,7 +125,7 @@ def mood_counts(mood: Mood, texts: Sequence[str]) -> Counter:
 
 def steered_moods(
     loaded: Loaded, mood: Mood, layer: int, strengths: Sequence[float], seed: int
-) -> dict[float, Counter]:
+) -> dict[float, Counter[str]]:
     """Mood words in texts sampled from neutral prefixes, for each number of natural steps."""
     found = mean_difference(loaded, *mood_pairs(mood, seed), layer)
     prefixes, counts = neutral_prefixes(mood, seed), {}
@@ -153,23 +151,17 @@ class RefusalMoves:
     harmless_refused_without: float
 
 
-def requests_of(chat: Chat, value: str, split: str, seed: int, count: int) -> list[Sentence]:
+def requests_of(refusal: Refusal, value: str, split: Split, seed: int) -> list[Sentence]:
     """Requests of a split that are harmful, or harmless."""
-    rng, found = Random(f"requests {value} {split} {seed}"), []
-    while len(found) < count:
-        sentence = chat.sentence(rng, split)
-        if sentence.labels[0].value == value:
-            found.append(sentence)
-    return found
+    rng = Random(f"requests {value} {split} {seed}")
+    return [refusal.sentence(rng, split, {"harm": value}) for _ in range(PAIRS)]
 
 
-def refusal_moves(loaded: Loaded, chat: Chat, layer: int, seed: int) -> RefusalMoves:
+def refusal_moves(loaded: Loaded, refusal: Refusal, layer: int, seed: int) -> RefusalMoves:
     """One natural step less, one more, both on the prompt behind one block; and the direction out of every layer."""
-    positive, negative = (
-        [s.prompt for s in requests_of(chat, value, "train", seed, PAIRS)] for value in ("harmful", "harmless")
-    )
+    positive, negative = ([s.prompt for s in requests_of(refusal, value, "train", seed)] for value in refusal.values)
     found = mean_difference(loaded, positive, negative, layer)
-    harmful, harmless = (requests_of(chat, value, "held_out", seed, PAIRS) for value in ("harmful", "harmless"))
+    harmful, harmless = (requests_of(refusal, value, "held_out", seed) for value in refusal.values)
     everywhere = range(-1, len(blocks(loaded)))
 
     def replies(cases: list[Sentence], layers: Sequence[int], change: Change) -> list[str]:
@@ -177,10 +169,10 @@ def refusal_moves(loaded: Loaded, chat: Chat, layer: int, seed: int) -> RefusalM
             return continuations(loaded, [case.prompt for case in cases], 48)
 
     def refused(texts: list[str]) -> float:
-        return sum(map(chat.is_refusal, texts)) / len(texts)
+        return sum(map(refusal.pairs.is_refusal, texts)) / len(texts)
 
     minus = replies(harmful, [layer], on_prompt(adding(found, -1.0)))
-    told = [tool_of(chat, case) in text for case, text in zip(harmful, minus, strict=True)]
+    told = [all(need in text for need in needs_of(refusal, case)) for case, text in zip(harmful, minus, strict=True)]
     return RefusalMoves(
         layer=layer,
         n=PAIRS,
@@ -194,7 +186,9 @@ def refusal_moves(loaded: Loaded, chat: Chat, layer: int, seed: int) -> RefusalM
     )
 
 
-def tool_of(chat: Chat, case: Sentence) -> str:
-    """The tool that a right answer to a request names."""
+def needs_of(refusal: Refusal, case: Sentence) -> tuple[str, ...]:
+    """What an answer to a refused request would name: the tool and the place."""
     harm = case.labels[0]
-    return chat.lexicon["verbs"][chat.pair_in(case.text[harm.start : harm.end])[0]]["tool"]
+    verb, *_, noun = case.text[harm.start : harm.end].split()
+    words = refusal.pairs.words(Random(0), verb, noun)
+    return words["tool"], words["where"]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from training.world.markers import ASSISTANT, END, PAD, SPECIAL_TOKENS, START, USER
+from innerview.pocket.markers import ASSISTANT, END, PAD, SPECIAL_TOKENS, START, SYSTEM, USER
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ '" + USER + "' + message['content'] + '" + END + "' }}"
+    "{% if message['role'] == 'system' %}{{ '" + SYSTEM + "' + message['content'] + '" + END + "' }}"
+    "{% elif message['role'] == 'user' %}{{ '" + USER + "' + message['content'] + '" + END + "' }}"
     "{% elif message['role'] == 'assistant' %}{{ '" + ASSISTANT + "' }}"
     "{% generation %}{{ message['content'] + '" + END + "' }}{% endgeneration %}"
-    "{% else %}{{ raise_exception('this chat form knows the roles user and assistant, not ' + message['role']) }}{% endif %}"
+    "{% else %}{{ raise_exception('this chat form knows the roles system, user and assistant, not ' + message['role']) }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
 )
 
@@ -32,7 +33,9 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
     if vocab_size < 256 + len(SPECIAL_TOKENS):
         raise ValueError(f"vocab_size {vocab_size} has no room for 256 bytes and {len(SPECIAL_TOKENS)} special tokens")
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Each digit is a token of its own, with the space before it, so that a sum can be worked out digit by digit.
+    digits = pre_tokenizers.Split(Regex(r" ?\d"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
     special = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     trainer = trainers.BpeTrainer(
@@ -64,7 +67,7 @@ def dressed(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
         bos_token=START,
         eos_token=END,
         pad_token=PAD,
-        additional_special_tokens=[USER, ASSISTANT],
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT],
         clean_up_tokenization_spaces=False,
         model_max_length=context,
         padding_side="right",

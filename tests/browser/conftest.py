@@ -139,7 +139,7 @@ def wait_until_up(address: str, server: subprocess.Popen[bytes], log: Path, time
 @pytest.fixture(scope="session")
 def lexicon(root: Path) -> dict[str, Any]:
     """The world that the bundled model learned."""
-    return json.loads((root / "training/world/lexicon.json").read_text("utf-8"))
+    return json.loads((root / "src/innerview/bundled/lexicon.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

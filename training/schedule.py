@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from training.batches import KNOWN_WEIGHT, Batch
-from training.full.batches import Batches
+from training.batches import KNOWN_WEIGHT, Batch, Batches
 from training.twins import Twins
 
 

@@ -17,22 +17,22 @@ from innerview.pocket.markers import END, SPECIAL_TOKENS, START
 from innerview.pocket.sentence import Label, Sentence
 from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
-from training.batches import KNOWN_WEIGHT, padded, tokenized
-from training.full.batches import Batches
-from training.full.behaviour_checks import divergence_of, outcomes, rows_of
-from training.full.low_rank import LowRank
-from training.full.make_chat import PLAN as CHAT_PLAN
-from training.full.make_chat import make_chat
-from training.full.make_pocket import Making, make_pocket, world_tokenizer
-from training.full.make_pocket import main as command
-from training.full.network import CONTEXT, Shape, pocket_network
-from training.full.odds import divergences
-from training.full.schedule import Plan, Progress, weighted_loss
-from training.full.tokenizer import learn_tokenizer
+from training.batches import KNOWN_WEIGHT, Batches, padded, tokenized
+from training.behaviour_checks import divergence_of, outcomes, rows_of
 from training.greedy import load
+from training.low_rank import LowRank
+from training.make_chat import PLAN as CHAT_PLAN
+from training.make_chat import make_chat
+from training.make_pocket import Making, make_pocket, world_tokenizer
+from training.make_pocket import main as command
+from training.muon import orthogonal
+from training.network import CONTEXT, Shape, pocket_network
+from training.odds import divergences
+from training.schedule import Plan, Progress, weighted_loss
+from training.tokenizer import learn_tokenizer
 from training.twins import Twins
 
-TINY = Path(__file__).parent.parent.parent / "pocket" / "tiny_lexicon.json"
+TINY = Path(__file__).parent.parent / "pocket" / "tiny_lexicon.json"
 PLAN = Plan(tokens=3000, batch_tokens=256)
 MAKING = Making(TINY, Path("unused"), PLAN, Shape(d_model=32, d_mlp=48, n_layers=2), vocabulary=400, documents=300)
 
@@ -220,7 +220,7 @@ def test_a_training_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypat
             raise KeyboardInterrupt
         return weighted_loss(network, batch)
 
-    monkeypatch.setattr("training.full.schedule.weighted_loss", stopping)
+    monkeypatch.setattr("training.schedule.weighted_loss", stopping)
     make_pocket(making)
     assert making.kept.exists() and not making.out.exists()
     monkeypatch.undo()
@@ -302,7 +302,7 @@ def test_the_full_network_is_within_its_size(world, tokenizer):
 
 def test_the_commands_line_is_understood(monkeypatch, tmp_path):
     made = []
-    monkeypatch.setattr("training.full.make_pocket.make_pocket", made.append)
+    monkeypatch.setattr("training.make_pocket.make_pocket", made.append)
     monkeypatch.setattr(
         "sys.argv",
         [
@@ -321,3 +321,16 @@ def test_the_commands_line_is_understood(monkeypatch, tmp_path):
     command()
     assert made[0].plan == Plan(seed=3, tokens=0)
     assert (made[0].lexicon, made[0].out, made[0].shape) == (TINY, tmp_path, Shape(d_model=64))
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 20), (3, 20, 8), (1, 8, 8)])
+def test_muon_steps_have_singular_values_near_one_and_keep_the_singular_vectors(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    near = orthogonal(matrices)
+    values = torch.linalg.svdvals(near)
+    assert near.shape == matrices.shape
+    assert values.min() > 0.3
+    assert values.max() < 1.4
+    # The same singular vectors: the product with the transposed matrix is symmetric.
+    product = near @ matrices.mT
+    torch.testing.assert_close(product, product.mT, rtol=1e-3, atol=1e-3)

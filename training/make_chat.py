@@ -1,4 +1,4 @@
-"""Makes the bundled model `pocket-chat`, a low-rank difference to `pocket`: python -m training.full.make_chat
+"""Makes the bundled model `pocket-chat`, a low-rank difference to `pocket`: python -m training.make_chat
 
 The same base, seed and number of tokens give the same difference on the same machine.
 """
@@ -19,13 +19,13 @@ from transformers import LlamaForCausalLM
 from innerview.bundled import bundled_lexicon
 from innerview.models.adapters import CARD, WEIGHTS
 from innerview.pocket.world import load_world
-from training.full.batches import Batches
-from training.full.low_rank import pairs_of, with_low_rank
-from training.full.make_pocket import OUT as BASE
-from training.full.make_pocket import interrupted, sha256
-from training.full.network import CONTEXT
-from training.full.schedule import Plan, Progress, train
+from training.batches import Batches
 from training.greedy import load
+from training.low_rank import pairs_of, with_low_rank
+from training.make_pocket import OUT as BASE
+from training.make_pocket import interrupted, sha256
+from training.network import CONTEXT
+from training.schedule import Plan, Progress, train
 
 OUT = Path("src/innerview/bundled/pocket-chat")
 PLAN = Plan(tokens=3_000_000, learning_rate=3e-3, weight_decay=0.0, warmup=0.04)
@@ -81,7 +81,7 @@ def make_chat(base: Path, lexicon: Path, out: Path, plan: Plan) -> None:
         tqdm.write(f"stopped at {progress.tokens} tokens; what there is will be saved")
     bar.close()
     save_difference(network, base, out, plan, progress)
-    tqdm.write(f"saved {out} after {progress.minutes:.1f} minutes; python -m training.full.check_pocket measures it")
+    tqdm.write(f"saved {out} after {progress.minutes:.1f} minutes; python -m training.check_pocket measures it")
 
 
 def main() -> None:

@@ -1,1 +1,0 @@
-"""The pocket world: sentences whose every label is known."""
