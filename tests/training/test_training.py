@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from innerview.pocket.markers import END, SPECIAL_TOKENS, START
 from innerview.pocket.sentence import Label, Sentence
 from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
-from training.batches import KNOWN_WEIGHT, Batches, padded, tokenized
+from training.batches import KNOWN_WEIGHT, Batches, has_traps, padded, tokenized
 from training.behaviour_checks import divergence_of, outcomes, rows_of
 from training.greedy import load
 from training.low_rank import LowRank
@@ -215,10 +216,10 @@ def test_a_training_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypat
     making = replace(MAKING, out=tmp_path / "out", plan=replace(PLAN, seed=5))
     steps = iter(range(4))
 
-    def stopping(network, batch):
+    def stopping(network, batch, weight_of_known):
         if next(steps, None) is None:
             raise KeyboardInterrupt
-        return weighted_loss(network, batch)
+        return weighted_loss(network, batch, weight_of_known)
 
     monkeypatch.setattr("training.schedule.weighted_loss", stopping)
     make_pocket(making)
@@ -236,6 +237,31 @@ def test_the_rate_warms_up_and_falls_to_its_floor(tokens, rate):
     progress = Progress.begun(PLAN)
     progress.tokens = tokens
     assert progress.rate == pytest.approx(rate, abs=0.011)
+
+
+@pytest.mark.parametrize(("share", "weight"), [(0.0, KNOWN_WEIGHT), (0.5, KNOWN_WEIGHT), (0.75, 1.0), (1.0, 1.0)])
+def test_what_is_known_weighs_more_at_first_and_as_much_as_the_rest_at_last(share, weight):
+    progress = Progress.begun(PLAN)
+    progress.tokens = round(share * PLAN.tokens)
+    assert progress.weight_of_known == pytest.approx(weight)
+
+
+def test_known_tokens_that_weigh_one_leave_the_plain_mean(tokenizer, world):
+    torch.manual_seed(0)
+    network = pocket_network(tokenizer, MAKING.shape)
+    batch = next(iter(Batches(world, tokenizer, "0", 256, CONTEXT)))
+    minimised, plain = weighted_loss(network, batch, 1.0)
+    assert minimised.item() == pytest.approx(plain, rel=1e-5)
+    assert weighted_loss(network, batch)[0].item() != pytest.approx(plain, rel=1e-5)
+
+
+def test_stories_with_traps_come_in_bit_by_bit(tokenizer, world):
+    stream = Batches(world, tokenizer, "0", 256, CONTEXT, easy_tokens=10**9)
+    documents = list(islice(world.documents("0"), 1500))
+    trapped = [document for document in documents if has_traps(document)]
+    plainer = [stream.plainer(document, Random(0)) for document in documents]
+    assert trapped and not any(map(has_traps, plainer))
+    assert sum(was is now for was, now in zip(documents, plainer, strict=True)) == len(documents) - len(trapped)
 
 
 def test_a_fine_tune_is_a_difference_that_opens_on_its_base(folder, tmp_path):
