@@ -239,6 +239,18 @@ def test_the_rate_warms_up_and_falls_to_its_floor(tokens, rate):
     assert progress.rate == pytest.approx(rate, abs=0.011)
 
 
+def test_what_forms_late_is_told_oftener_until_the_drill_is_over(tokenizer, world):
+    drilled = "indirect object"
+    stream = Batches(world, tokenizer, "0", 256, CONTEXT)
+    documents = list(islice(world.documents("0"), 400))
+    rng = Random(0)
+    told = [stream.drilled(document, rng, {drilled: 0.25}) for document in documents]
+    fresh = [now for was, now in zip(documents, told, strict=True) if was is not now]
+    assert {document.behaviour for document in fresh} == {drilled}
+    assert 60 < len(fresh) < 140
+    assert all(stream.drilled(document, rng, {"no such behaviour": 1.0}) is document for document in documents[:20])
+
+
 @pytest.mark.parametrize(("share", "weight"), [(0.0, KNOWN_WEIGHT), (0.5, KNOWN_WEIGHT), (0.75, 1.0), (1.0, 1.0)])
 def test_what_is_known_weighs_more_at_first_and_as_much_as_the_rest_at_last(share, weight):
     progress = Progress.begun(PLAN)
