@@ -18,7 +18,7 @@ from innerview.pocket.markers import END, SPECIAL_TOKENS, START
 from innerview.pocket.sentence import Label, Sentence
 from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
-from training.batches import KNOWN_WEIGHT, Batches, has_traps, padded, tokenized
+from training.batches import KNOWN_WEIGHT, Batches, drills_of, has_traps, padded, tokenized
 from training.behaviour_checks import divergence_of, outcomes, rows_of
 from training.greedy import load
 from training.low_rank import LowRank
@@ -240,15 +240,22 @@ def test_the_rate_warms_up_and_falls_to_its_floor(tokens, rate):
 
 
 def test_what_forms_late_is_told_oftener_until_the_drill_is_over(tokenizer, world):
-    drilled = "indirect object"
-    stream = Batches(world, tokenizer, "0", 256, CONTEXT)
-    documents = list(islice(world.documents("0"), 400))
-    rng = Random(0)
-    told = [stream.drilled(document, rng, {drilled: 0.25}) for document in documents]
+    stream, giving = Batches(world, tokenizer, "0", 256, CONTEXT), world.behaviour("indirect object")
+    documents, rng = list(islice(world.documents("0"), 400)), Random(0)
+    told = [stream.drilled(document, rng, [(giving, 0.25)]) for document in documents]
     fresh = [now for was, now in zip(documents, told, strict=True) if was is not now]
-    assert {document.behaviour for document in fresh} == {drilled}
+    assert {document.behaviour for document in fresh} == {giving.name}
     assert 60 < len(fresh) < 140
-    assert all(stream.drilled(document, rng, {"no such behaviour": 1.0}) is document for document in documents[:20])
+    assert all(stream.drilled(document, rng, []) is document for document in documents[:20])
+
+
+def test_the_drill_of_giving_coins_names_that_nobody_has(world):
+    drills = {behaviour.name: behaviour for behaviour, _ in drills_of(world)}
+    giving = world.behaviour("indirect object")
+    coined = drills["indirect object"].names
+    assert len(coined) > 20 and len(set(coined)) == len(coined)
+    assert not {*coined} & {*giving.names, *giving.held_out_names}
+    assert giving.names == world.behaviour("indirect object").names
 
 
 @pytest.mark.parametrize(("share", "weight"), [(0.0, KNOWN_WEIGHT), (0.5, KNOWN_WEIGHT), (0.75, 1.0), (1.0, 1.0)])
