@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "innerview"
 FLOORS = (
-    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket"}),
+    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket", "glyphs"}),
     ("network", {"models", "kernels"}),
     (
         "engine",
@@ -20,7 +20,7 @@ FLOORS = (
         },
     ),
     ("codes", {"dictionaries"}),
-    ("study", {"directions", "lens", "causal", "measures", "recipes", "sweeps"}),
+    ("study", {"directions", "lens", "causal", "measures", "recipes", "sweeps", "metrics", "outcomes", "plots"}),
     ("features", {"features"}),
     ("claims", {"claims"}),
     ("face", {"widgets"}),
