@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from innerview.calls import cache_length, ids_shape, named
 from innerview.errors import EditError
 from innerview.interrupts import Uninterrupted
+from innerview.models.inside import watch
 from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
 from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
@@ -88,6 +89,8 @@ class Board:
             ]
         if side == "input":
             return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True)]
+        if side != "output":
+            return [watch(self.root, module, side, _InsideHook(self, point))]
         return [module.register_forward_hook(_OutputHook(self, point))]
 
     def __deepcopy__(self, memo: dict) -> "Board":
@@ -217,6 +220,11 @@ class _InputHook(_Hook):
 class _OutputHook(_Hook):
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
         return self.board.visit_output(self.point, output)
+
+
+class _InsideHook(_Hook):
+    def __call__(self, value: Tensor) -> Any:
+        return self.board.visit_output(self.point, value)
 
 
 class BoardRun(Run):

@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import functools
 import threading
 from typing import Any
 
 from torch import nn
 
 from innerview.errors import CaptureError
+from innerview.models.inside import Inside
 from innerview.models.model import Model
 
 
@@ -47,5 +49,24 @@ def _twin(module: nn.Module, made: dict[int, Any]) -> nn.Module:
             value = made.setdefault(id(value), copy.deepcopy(value))
         elif isinstance(value, dict):
             value = copy.copy(value)
-        twin.__dict__[name] = value
+        elif name in ("forward", "_old_forward"):
+            value = _rebound(value, module, twin)
+        if value is not _OWN:
+            twin.__dict__[name] = value
     return twin
+
+
+_OWN = object()
+
+
+def _rebound(forward: Any, module: nn.Module, twin: nn.Module) -> Any:
+    """A forward that somebody put on a module, for its twin: it must call the twin's parts. `_OWN` for the class's own."""
+    if isinstance(forward, Inside):
+        return _rebound(forward.before, module, twin)
+    if forward is None:
+        return _OWN
+    if isinstance(forward, functools.partial):
+        # Offloading: what loads the weights is told the module that it loads them into.
+        args = [twin if arg is module else arg for arg in forward.args]
+        return functools.update_wrapper(functools.partial(forward.func, *args, **forward.keywords), forward)
+    return forward.__func__.__get__(twin) if getattr(forward, "__self__", None) is module else forward

@@ -15,7 +15,8 @@ from innerview.bundled import bundled_folder, bundled_names
 from innerview.errors import ModelError
 from innerview.models.adapters import adapter_of, check_base, merge
 from innerview.models.families import FAMILIES, Family
-from innerview.models.model import Model, family_sites, lock_of
+from innerview.models.model import Model, lock_of
+from innerview.models.table import family_sites
 from innerview.opened import opened
 
 
