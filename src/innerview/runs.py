@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from innerview.edits import Edit, checked
+from innerview.edits import Context, Edit, checked
 from innerview.errors import EditError
 from innerview.models.model import Model
 from innerview.models.site import Point, Site
@@ -90,6 +90,7 @@ def _fits(edit: Edit, site: Site) -> bool:
         raise EditError(f"a change at {site.name!r} would not reach all that reads it; edit {site.instead!r} instead")
     if edit.width is not None:
         check_width(edit.width, site)
+    edit.check(site)
     return True
 
 
@@ -320,7 +321,7 @@ def apply(planned: tuple[Planned, ...], forward: Forward | None, value: Any) -> 
         mask, share = _tokens_of(one, forward, x)
         if forward is not None and forward.is_idle(one):
             continue
-        new = one.edit.apply(x, share)
+        new = one.edit.apply(x, share, Context(one.site, x.shape[1] if x.ndim > 1 else 0, mask, forward))
         if mask is not None:
             new = torch.where(mask.view(*mask.shape, *(1,) * (x.ndim - 2)), new, x)
         value = one.site.write(value, new)
