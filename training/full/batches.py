@@ -16,7 +16,8 @@ from innerview.pocket.sentence import Sentence
 from innerview.pocket.world import World
 from training.batches import CHUNK, Batch, grouped, padded, tokenized
 
-
+# What forms only after much of it is drilled until the drill is over: this share of the documents is of it alone, besides those that the world tells.
+DRILLED = {"indirect object": 0.2}
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85
 
@@ -30,7 +31,8 @@ def has_traps(document: Sentence) -> bool:
 class Batches(IterableDataset):
     """Batches without end of about `batch_tokens` tokens, padding counted; the same seed gives the same ones.
 
-    A document is cut at the context. Over the first `easy_tokens` the stories with traps come in bit by bit.
+    A document is cut at the context. Over the first `easy_tokens` the stories with traps come in bit by bit; over the first
+    `drill_tokens` some behaviours are told oftener.
     """
 
     world: World
@@ -40,6 +42,7 @@ class Batches(IterableDataset):
     context: int
     stage: Stage = "base"
     easy_tokens: int = 0
+    drill_tokens: int = 0
     earlier_tokens: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -47,7 +50,9 @@ class Batches(IterableDataset):
         stream = self.world.documents(self.seed, self.stage)
         while True:
             kept = SPARED * max(0.0, 1 - tokens / self.easy_tokens) if self.easy_tokens else 0.0
+            drills = DRILLED if tokens < self.drill_tokens and self.stage == "base" else {}
             documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
+            documents = (self.drilled(document, rng, drills) for document in documents)
             rows = tokenized(list(islice(documents, CHUNK)), self.tokenizer, self.context)
             groups = list(grouped(sorted(rows, key=lambda row: len(row.ids)), self.batch_tokens))
             rng.shuffle(groups)
@@ -59,6 +64,15 @@ class Batches(IterableDataset):
         if not has_traps(document):
             return document
         return self.world.behaviour(Mood.name).sentence(rng, "train", {"telling": TELLINGS[0]})
+
+    def drilled(self, document: Sentence, rng: Random, drills: dict[str, float]) -> Sentence:
+        """The document, or now and then another in its place, of a behaviour that is drilled."""
+        chance = rng.random()
+        for name, share in drills.items():
+            if chance < share and name in self.world.behaviours:
+                return self.world.behaviours[name].document(rng)
+            chance -= share
+        return document
 
     def ahead(self) -> Iterator[Batch]:
         """The same batches, written by another process."""

@@ -40,7 +40,7 @@ OUT = Path("src/innerview/bundled/pocket")
 KEPT = Path("build/training")
 VOCABULARY = 3072
 READ_FOR_TOKENS = 24_000
-EASY_SHARE = 0.35
+EASY_SHARE, DRILL_SHARE = 0.35, 0.65
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ def make_pocket(making: Making) -> None:
         plan.batch_tokens,
         CONTEXT,
         easy_tokens=int(EASY_SHARE * plan.tokens),
+        drill_tokens=int(DRILL_SHARE * plan.tokens),
         earlier_tokens=progress.tokens,
     )
     bar = tqdm(total=plan.tokens, initial=progress.tokens, unit="tok", unit_scale=True, desc="pocket", mininterval=5)
