@@ -16,6 +16,7 @@ FLOORS = (
         "engine",
         {
             "runs", "hooks", "attachments", "own_forwards", "writing_runs", "calls", "activations", "direction", "readings",
+            "conditions", "recorder", "rows", "plans", "forwards",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),

@@ -9,9 +9,9 @@ import pytest
 import innerview as iv
 
 NAMES = [
-    "Activations", "Add", "Attachment", "Cap", "CaptureError", "Custom", "Decay", "Direction", "DirectionError", "Edit",
-    "EditError", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
-    "MetricError", "Model", "ModelError", "PatchError", "ProjectOut", "Projection", "Ramp", "Recipe", "RecipeError",
+    "Activations", "Add", "Attachment", "Cap", "CaptureError", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
+    "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
+    "MetricError", "Model", "ModelError", "PatchError", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
     "Replace", "Rotate", "Scale", "Site", "SiteError", "Steer", "Sweep", "TextError", "TokenStrip", "Transport", "Where",
     "WidgetError", "attach", "attached", "capture", "contrast", "detach", "editing", "generate", "logit_difference",
     "logit_lens", "open_model", "project", "sweep", "tensor_from_code", "token_probability",

@@ -18,7 +18,8 @@ from innerview.models.options import CacheKind, Options
 from innerview.models.sampling import GumbelSampler
 from innerview.models.writing import generation_config
 from innerview.opened import opened
-from innerview.readings import Recorder
+from innerview.readings import Reading
+from innerview.recorder import Recorder
 from innerview.runs import EMPTY, Plan, Rows, check_positions, check_width, current
 from innerview.writing_runs import WritingRun
 
@@ -39,7 +40,7 @@ class Generation:
 
     def __init__(
         self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, options: Options, *,
-        readings: Sequence[Direction], on_token: Callable[["Generation"], None] | None,
+        readings: Sequence[Direction | Reading], on_token: Callable[["Generation"], None] | None,
     ) -> None:  # fmt: skip
         self.model = model
         self.prompt_tokens = tokens.rows()
@@ -294,7 +295,7 @@ def generate(
     num_beams: int = 1,
     num_return_sequences: int = 1,
     cache: CacheKind = "dynamic",
-    readings: Sequence[Direction] = (),
+    readings: Sequence[Direction | Reading] = (),
     on_token: Callable[[Generation], None] | None = None,
     hermetic: bool = False,
 ) -> Generation:
@@ -312,7 +313,7 @@ def generate(
         num_beams: Beams; the best are returned.
         num_return_sequences: Continuations of each prompt, drawn or of the best beams.
         cache: `"dynamic"`, `"static"`, or `"none"` (everything is computed again at each token).
-        readings: Directions to project each token on, as it passes.
+        readings: Directions to project each token on as it passes, or other readings.
         on_token: Called in the worker behind each token.
         hermetic: Leave out what is attached and the open blocks.
     Raises:
@@ -354,15 +355,17 @@ def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None
         )
     if on_token is not None and not callable(on_token):
         raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")
-    if isinstance(readings, Direction) or not isinstance(readings, Sequence):
+    if isinstance(readings, (Direction, Reading)) or not isinstance(readings, Sequence):
         raise GenerationError(f"readings are a list of directions, not {readings!r}")
     if options.num_beams > 1 and readings:
         raise GenerationError(
             f"readings follow one text a prompt, and {options.num_beams} beams reorder theirs; use num_beams=1"
         )
     for direction in readings:
-        if not isinstance(direction, Direction):
-            raise EditError(f"a reading is a Direction, not {direction!r} of type {type(direction).__name__}")
+        if not isinstance(direction, (Direction, Reading)):
+            raise EditError(
+                f"a reading is a Direction or a Reading, not {direction!r} of type {type(direction).__name__}"
+            )
         check_width(direction.vector.numel(), model.site(direction.site))
     names = [direction.name for direction in readings]
     twice = next((name for name in names if names.count(name) > 1), None)

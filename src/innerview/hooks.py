@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerview.calls import cache_length, ids_shape, named
+from innerview.calls import cache_length, ids_shape, named, token_ids
 from innerview.errors import EditError
 from innerview.interrupts import Uninterrupted
 from innerview.models.inside import watch
@@ -267,7 +267,7 @@ class BoardRun(Run):
         """The root module is called: count the tokens."""
         args, kwargs = named(self.board.root, args, kwargs)
         shape, device = ids_shape(args, kwargs)
-        self.begin(shape, cache_length(kwargs), device)
+        self.begin(shape, cache_length(kwargs), device, token_ids(args, kwargs))
 
     def ends(self, is_whole: bool) -> None:
         """The root module returned, or failed."""
