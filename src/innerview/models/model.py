@@ -5,7 +5,7 @@ import weakref
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -41,6 +41,9 @@ class Model:
         vocab: Number of logits, None if unknown.
         context: Longest text in tokens, None if unbounded or unknown.
         lock: Held for one forward, and around registering hooks and switching kernels.
+        opened_by: Whether the sites come from the `table` of families, from `finding` them in the network, or by module `path` alone.
+        checks: What was seen to hold in a trial of a found network, in words.
+        refused: Names of sites that a found network does not offer, and why, with what to use instead.
     """
 
     module: nn.Module
@@ -53,6 +56,9 @@ class Model:
     vocab: int | None = None
     context: int | None = None
     lock: Any = field(default=None, repr=False)
+    opened_by: Literal["table", "finding", "path"] = "table"
+    checks: tuple[str, ...] = field(default=(), repr=False)
+    refused: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         family = self.family.name if self.family else type(self.module).__name__
@@ -149,6 +155,9 @@ class Model:
         if is_layer and self.n_layers and not 0 <= int(parts[1]) < self.n_layers:
             last = self.n_layers - 1
             return f"no layer {parts[1]} for site {name!r}: {self.name} has {self.n_layers}, blocks.0 to blocks.{last}"
+        for refused, reason in self.refused.items():
+            if fnmatchcase(known, refused) or fnmatchcase(refused, known):
+                return f"no site {name!r} in {kind}: {reason}"
         names = list(self.table) or [f"module:{path}" for path, _ in self.module.named_modules() if path]
         near = get_close_matches(known, names, n=1, cutoff=0.0)
         nearest = f"; nearest is {near[0]!r}" if near else ""
