@@ -57,7 +57,12 @@ class Edit:
         new = self._changed(x, share, context)
         if self.heads is None and self.neurons is None:
             return new
-        return torch.where(self._kept(("part", *x.shape[-2:], x.device), lambda: self._part(x)), new, x)
+        axis = -2 if context is None else _head_axis(context.site, x)
+        return torch.where(
+            self._kept(("part", axis, x.ndim, x.shape[axis], x.shape[-1], x.device), lambda: self._part(x, axis)),
+            new,
+            x,
+        )
 
     def _changed(self, x: Tensor, share: Tensor | None, context: Context | None) -> Tensor:
         raise TypeError(f"{type(self).__name__} is no edit of its own; use {KNOWN}")
@@ -104,17 +109,19 @@ class Edit:
         Raises:
             EditError: It has none, or not as many.
         """
-        if self.heads is not None and site.axes and not any("head" in axis for axis in site.axes[2:-1]):
+        axis = _named_head(site)
+        if self.heads is not None and site.axes and axis is None:
             raise EditError(
                 f"{site.name!r} has no heads: it is {site.shape}; drop heads=, or edit a site that has, such as 'blocks.0.attn.heads'"
             )
-        if self.heads is not None and site.sizes and len(site.sizes) > 1:
-            _refuse_past(self.heads, site.sizes[-2], "head", site.name)
+        # Sizes begin behind the axes of rows and tokens.
+        if self.heads is not None and site.sizes and axis is not None and axis >= 2:
+            _refuse_past(self.heads, site.sizes[axis - 2], "head", site.name)
         if self.neurons is not None and site.sizes:
             _refuse_past(self.neurons, site.sizes[-1], "neuron", site.name)
 
-    def _part(self, x: Tensor) -> Tensor:
-        """True for the heads and neurons that are edited, shape [width], or [head, width]."""
+    def _part(self, x: Tensor, axis: int) -> Tensor:
+        """True for the heads and neurons that are edited, broadcasting to `x`."""
         chosen = torch.ones(x.shape[-1], dtype=torch.bool, device=x.device)
         if self.neurons is not None:
             _refuse_past(self.neurons, x.shape[-1], "neuron", self.site)
@@ -127,10 +134,10 @@ class Edit:
                 f"{self.site!r} has no heads: its shape is {list(x.shape)}; drop heads=, or edit a site that has, such as "
                 "'blocks.0.attn.heads'"
             )
-        _refuse_past(self.heads, x.shape[-2], "head", self.site)
-        among = torch.zeros(x.shape[-2], 1, dtype=torch.bool, device=x.device)
+        _refuse_past(self.heads, x.shape[axis], "head", self.site)
+        among = torch.zeros(x.shape[axis], dtype=torch.bool, device=x.device)
         among[list(self.heads)] = True
-        return among & chosen
+        return among.view(-1, *(1,) * (x.ndim - 1 - axis % x.ndim)) & chosen
 
     def _said(self) -> list[str]:
         """Arguments of the expression that builds this edit: its own in order, then where it applies."""
@@ -166,6 +173,16 @@ class Edit:
     def _set(self, **fields: Any) -> None:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
+
+
+def _named_head(site: Site) -> int | None:
+    """The axis of heads: their number, not their width."""
+    return next((i for i, axis in enumerate(site.axes) if axis.endswith("head") and axis != "d_head"), None)
+
+
+def _head_axis(site: Site, x: Tensor) -> int:
+    named = _named_head(site)
+    return -2 if named is None or named >= x.ndim else named
 
 
 def _indices(given: Any, name: str) -> tuple[int, ...] | None:

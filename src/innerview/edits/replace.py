@@ -66,8 +66,9 @@ class Replace(Edit):
         value = self._kept((x.device, x.dtype), lambda: self.value.to(x.device, x.dtype))
         if value.ndim == x.ndim and 1 < value.shape[0] < x.shape[0] and x.shape[0] % value.shape[0] == 0:
             value = value[per_row(torch.arange(value.shape[0], device=x.device), x, "values")]
-        if value.ndim == x.ndim and value.shape[1] > 1 and context is not None and context.has_positions:
-            value = self._by_position(value, x, context)
+        in_rows = context is not None and context.has_positions and context.site.pos_axis == 1
+        if in_rows and value.ndim == x.ndim and value.shape[1] > 1:
+            value = self._by_position(value, x, context)  # type: ignore[arg-type]
         elif value.ndim in (1, 2) and value.numel() == x[0, 0].numel():
             value = value.reshape(x.shape[2:])
         try:
