@@ -89,6 +89,9 @@ class Board:
             ]
         if side == "input":
             return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True)]
+        if side == "received":
+            # Before whatever changes the input: the skip connection holds what came, not what the module is given.
+            return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True, prepend=True)]
         if side != "output":
             return [watch(self.root, module, side, _InsideHook(self, point))]
         return [module.register_forward_hook(_OutputHook(self, point))]

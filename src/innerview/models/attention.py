@@ -23,7 +23,7 @@ def eager_twin(model: Model) -> Model:
     """
     module: Any = model.module
     kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    if kernel is None or not hasattr(module, "set_attn_implementation"):
+    if kernel is None:
         raise CaptureError(
             f"{model.name} ({type(module).__name__}) cannot choose its attention kernel, so its attention weights cannot be had; "
             "read attn.heads or attn.out instead"
@@ -31,7 +31,10 @@ def eager_twin(model: Model) -> Model:
     if kernel == "eager":
         return model
     twin: Any = _twin(module, {})
-    twin.set_attn_implementation("eager")
+    # Not set_attn_implementation, which refuses networks whose attention chooses by its config as it runs.
+    for part in twin.modules():
+        if getattr(getattr(part, "config", None), "_attn_implementation", None) not in (None, "eager"):
+            part.config._attn_implementation = "eager"
     return dataclasses.replace(model, module=twin, lock=threading.RLock())
 
 

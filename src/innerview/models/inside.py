@@ -85,7 +85,7 @@ def _refuse_fused(root: nn.Module, module: nn.Module, side: Side) -> None:
     kernel = getattr(config, "_attn_implementation", None)
     if kernel not in (None, "eager"):
         raise EditError(
-            f"the attention kernel {kernel!r} computes no attn.{side} to edit; call model.module.set_attn_implementation('eager') first, "
+            f"the attention kernel {kernel!r} computes no attn.{side} to edit; load the network with attn_implementation='eager', "
             "or edit attn.q, attn.k or attn.heads"
         )
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from innerview.errors import SiteError
 
-# `scores`, `pattern` and `linear` are of what a module computes inside: see `models/attention.py`.
-Side = Literal["input", "output", "scores", "pattern", "linear"]
+# `received` is the input before any change of it; `scores`, `pattern` and `linear` are computed inside a module: see `models/inside.py`.
+Side = Literal["input", "received", "output", "scores", "pattern", "linear"]
 Point = tuple[str, Side]
 Rows = tuple[int, int] | None
 

@@ -90,7 +90,7 @@ OLMO2 = LLAMA.named(
         "attn.in": Part("self_attn", "input"),
         "norm1.scale": norm_scale("post_attention_layernorm", "attn.out"),
         "attn.out": Part("post_attention_layernorm"),
-        "resid_mid": Part("mlp", "input", is_shared=True),
+        "resid_mid": Part("mlp", "received", is_shared=True),
         "mlp.in": Part("mlp", "input"),
         "norm2.scale": norm_scale("post_feedforward_layernorm", "mlp.out"),
         "mlp.out": Part("post_feedforward_layernorm"),
