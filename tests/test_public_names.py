@@ -11,10 +11,10 @@ import innerview as iv
 NAMES = [
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
-    "MetricError", "Model", "ModelError", "PatchError", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
+    "MetricError", "Model", "ModelError", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
     "Replace", "Rotate", "Scale", "Site", "SiteError", "Steer", "Sweep", "TextError", "TokenStrip", "Transport", "Where",
     "WidgetError", "attach", "attached", "capture", "contrast", "detach", "editing", "generate", "logit_difference",
-    "logit_lens", "open_model", "project", "sweep", "tensor_from_code", "token_probability",
+    "logit_lens", "open_model", "patch", "patch_grid", "project", "sweep", "tensor_from_code", "token_probability",
 ]  # fmt: skip
 
 

@@ -81,6 +81,34 @@ def test_positions_and_schedules_of_the_edit_hold_in_every_row() -> None:
     assert longer is not None and (longer[0] > found.cost[0]).all()
 
 
+def _score(x: Tensor) -> Tensor:
+    return x.sum(dim=-1).tanh()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        iv.Cap(direction(size=4.0), at_most=0.0),
+        iv.Scale(2.0, site="blocks.1.attn.heads", heads=[1, 3]),
+        iv.Scale(2.0, direction()),
+        iv.Rotate(direction(), 30.0),
+        iv.Transport(torch.linspace(0.5, 1.5, networks.WIDTH), torch.zeros(networks.WIDTH), site="blocks.*.resid"),
+        iv.GradientSteer(_score, site="blocks.0.mlp.out", is_unit=True),
+        iv.Add(direction(size=4.0), where=iv.Where(condition=direction(seed=2).reading() > 0)),
+        iv.Add(direction(size=4.0), where=iv.Where(tokens=["w3", "w20", "w40"], schedule=0.5)),
+    ],
+    ids=lambda edit: edit.label,
+)
+def test_every_edit_with_a_strength_is_swept_as_if_each_strength_were_alone(edit: Any) -> None:
+    model, strengths = opened("llama"), [-1.0, 0.5, 3.0]
+    found = iv.sweep(model, ROWS, edit, strengths, metric=iv.logit_difference(5, 6), batch_size=100)
+    for i, strength in enumerate(strengths):
+        for j, row in enumerate(ROWS):
+            logits = iv.capture(model, [row], "logits", edits=[edit.with_coefficient(strength)])["logits"][0, -1]
+            assert found.values[i, j] == pytest.approx(float(logits[5] - logits[6]), abs=1e-4)
+    assert found.effect.abs().max() > 1e-3
+
+
 def test_a_strength_of_nothing_has_no_effect_and_no_cost() -> None:
     found = iv.sweep(opened("llama"), ROWS, iv.Add(direction()), [0.0], metric=direction("blocks.2.resid", seed=3))
     assert found.cost is not None
@@ -93,6 +121,8 @@ def test_a_direction_as_metric_is_its_projection_at_the_last_token() -> None:
     for j, row in enumerate(ROWS):
         acts = iv.capture(model, [row], "blocks.2.resid", edits=[iv.Add(d, 0.5)])
         assert found.values[0, j] == pytest.approx(float(reading.project(acts["blocks.2.resid"][0, -1])), abs=1e-4)
+    same = iv.sweep(model, ROWS, iv.Add(d), [0.5], metric=reading.reading())
+    assert same.values.tolist() == found.values.tolist()
 
 
 def test_words_are_read_as_tokens_with_or_without_their_space() -> None:
@@ -166,7 +196,7 @@ def test_a_sweep_shows_itself_as_figure_table_and_text(tmp_path: Path) -> None:
     )
     shown = found._repr_mimebundle_()
     figure = shown["application/vnd.plotly.v1+json"]
-    assert figure["data"][-1]["text"] == ["+2", "-2"]
+    assert figure["data"][-1]["text"] == ["-2", "+2"]
     assert "<b>" not in str(figure["layout"]["title"]) and "&lt;b&gt;" in str(figure["layout"]["title"])
     assert "<table" in shown["text/html"] and "2 strengths × 2 prompts" in shown["text/plain"]
     frame = found.frame()

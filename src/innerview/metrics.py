@@ -14,6 +14,7 @@ from innerview.errors import MetricError
 from innerview.models.model import Model
 from innerview.models.text import token_word
 from innerview.outcomes import Outcome
+from innerview.readings import Reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +42,15 @@ class Measure:
         """
         if isinstance(metric, (LogitDifference, TokenProbability)):
             return metric.measure(model, count)
-        if isinstance(metric, Direction):
-            return _reading(model, metric)
+        if isinstance(metric, (Direction, Reading)):
+            return _reading(model, metric.reading() if isinstance(metric, Direction) else metric)
         if callable(metric) and not inspect.isclass(metric):
             return cls(
                 getattr(metric, "__name__", "metric").replace("<lambda>", "metric"), _called(metric), needs_all=True
             )
         raise MetricError(
             f"no metric: {metric!r} of type {type(metric).__name__}; give iv.logit_difference(right, wrong), "
-            "iv.token_probability(words), a Direction, or a function of logits [batch, 1, vocab]"
+            "iv.token_probability(words), a Direction or a Reading, or a function of logits [batch, 1, vocab]"
         )
 
 
@@ -67,7 +68,9 @@ class LogitDifference:
         def read(outcome: Outcome) -> Tensor:
             return _picked(outcome, right) - _picked(outcome, wrong)
 
-        return Measure(f"logit {_words(model, right)} − {_words(model, wrong)}", read)
+        each = [len(set(ids.tolist())) > 1 for ids in (right, wrong)]
+        said = "logit difference of each prompt’s own tokens"
+        return Measure(said if all(each) else f"logit {_words(model, right)} − {_words(model, wrong)}", read)
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,7 @@ def _picked(outcome: Outcome, ids: Tensor) -> Float[Tensor, "batch"]:
 
 def _words(model: Model, ids: Tensor) -> str:
     """The one token of all prompts, or that each has its own."""
-    return repr(token_word(model.tokenizer, int(ids[0]))) if len(set(ids.tolist())) == 1 else "of each prompt’s own"
+    return repr(token_word(model.tokenizer, int(ids[0]))) if len(set(ids.tolist())) == 1 else "each prompt’s own"
 
 
 def _listed(model: Model, ids: Tensor) -> str:
@@ -208,19 +211,19 @@ def _listed(model: Model, ids: Tensor) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
-def _reading(model: Model, direction: Direction) -> Measure:
-    site = model.site(direction.site).name
+def _reading(model: Model, reading: Reading) -> Measure:
+    site = model.site(reading.site).name
 
     def read(outcome: Outcome) -> Tensor:
-        value = outcome.acts[site]
-        flat = value if value.shape[-1] == direction.vector.numel() else value.flatten(1)
-        if flat.ndim != 2 or flat.shape[1] != direction.vector.numel():
+        # With an axis of tokens, so that heads are told from tokens.
+        found = reading.of(outcome.acts[site][:, None])
+        if found.ndim != 2:
             raise MetricError(
-                f"direction {direction.name!r} is {direction.vector.numel()} wide, and {site} at the last token is {list(value.shape)}"
+                f"{site!r} is {list(outcome.acts[site].shape)} for each prompt, more than one vector; read another site"
             )
-        return direction.project(flat)
+        return found[:, 0]
 
-    return Measure(f"{direction.name} at {site}, in steps", read, (site,))
+    return Measure(f"{reading.name} at {site}", read, (site,))
 
 
 def _called(metric: Callable[[Tensor], Any]) -> Callable[[Outcome], Tensor]:

@@ -16,12 +16,12 @@ INK = "#808590"
 HAIR = "rgba(128, 133, 144, 0.28)"
 ACCENT = "#14958a"
 # PuOr (ColorBrewer): orange above zero, purple below, told apart with any colour vision. Zero is the paper itself.
+# A colour that fades into the paper keeps its hue; mixed with grey it would turn brown.
 DIVERGING = (
-    (0.0, "rgb(112, 84, 168)"),
-    (0.25, "rgba(128, 105, 180, 0.62)"),
-    (0.5, "rgba(128, 128, 128, 0.07)"),
-    (0.75, "rgba(224, 130, 30, 0.62)"),
-    (1.0, "rgb(214, 112, 10)"),
+    (0.0, "rgba(112, 84, 168, 1)"),
+    (0.4999, "rgba(112, 84, 168, 0.06)"),
+    (0.5001, "rgba(214, 112, 10, 0.06)"),
+    (1.0, "rgba(214, 112, 10, 1)"),
 )
 MOST_ROWS = 60
 FIGURE = "application/vnd.plotly.v1+json"
@@ -38,6 +38,11 @@ def said(text: str) -> str:
     return html.escape(visible(text), quote=False)
 
 
+def caption(text: str) -> str:
+    """The same, its spaces left alone: for names and titles."""
+    return said(text).replace("␣", " ")
+
+
 def drawn(traces: Any, title: str, **layout: Any) -> go.Figure:
     """A figure on see-through paper, its ink readable on light and on dark."""
     axis = {"gridcolor": HAIR, "zerolinecolor": HAIR, "linecolor": HAIR, "automargin": True}
@@ -50,6 +55,7 @@ def drawn(traces: Any, title: str, **layout: Any) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 60, "r": 24, "t": 56, "b": 56},
         showlegend=False,
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": HAIR, "activecolor": INK},
     )
     made.update_xaxes(**axis)
     made.update_yaxes(**axis)

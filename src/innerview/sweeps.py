@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from innerview.attachments import attached
-from innerview.edits import Edit
+from innerview.edits import Context, Edit
 from innerview.errors import EditError, MetricError
 from innerview.metrics import Ledger, Measure
 from innerview.models.model import Model
+from innerview.models.site import Site
 from innerview.outcomes import Outcome, Prompts
-from innerview.plots import ACCENT, INK, ShowsFigure, drawn, said
+from innerview.plots import ACCENT, INK, ShowsFigure, caption, drawn
 
 Cost = Literal["kl"]
 MOST_DOTS = 600
@@ -31,7 +32,7 @@ class Sweep(ShowsFigure):
 
     Attributes:
         model_name: The network's name.
-        edit: The edit in a few words, at the coefficient 1.
+        edit: The edit in a few words, as it was given.
         metric: What was measured, in words.
         strengths: Coefficients of the edit, in the order given.
         prompts: Text of each prompt.
@@ -85,16 +86,16 @@ class Sweep(ShowsFigure):
 
     def figure(self) -> go.Figure:
         """Mean effect against mean cost, a point a strength and each prompt as a faint dot; against the strength without a cost."""
-        means = self.summary().dropna(subset="effect")
+        means = self.summary().dropna(subset="effect").sort_index()
         has_cost = self.cost is not None
         x = means["cost"] if has_cost else means.index.to_series()
-        labels = [f"{strength:+g}" for strength in means.index]
+        labels = [f"{strength:+g}" if strength else "0" for strength in means.index]
         line = go.Scatter(
             x=x.tolist(), y=means["effect"].tolist(), text=labels, mode="lines+markers+text", textposition="top center",
             line={"color": ACCENT, "width": 1.5}, marker={"color": ACCENT, "size": 8}, cliponaxis=False,
             hovertemplate="strength %{text}<br>effect %{y:.4g}" + ("<br>cost %{x:.4g} nats" if has_cost else "") + "<extra></extra>",
         )  # fmt: skip
-        title = f"{said_plainly(self.edit)} · {said_plainly(self.model_name)}"
+        title = f"{caption(self.edit)} · {caption(self.model_name)}"
         if not self.is_whole:
             title += f" · stopped: {self._measured()} measured"
         return drawn(
@@ -103,7 +104,7 @@ class Sweep(ShowsFigure):
             xaxis={
                 "title": {"text": "cost: mean KL(edited ‖ plain) of the next token, nats" if has_cost else "strength"}
             },
-            yaxis={"title": {"text": f"effect on {said_plainly(self.metric)}"}},
+            yaxis={"title": {"text": f"effect on {caption(self.metric)}"}},
         )
 
     def _dots(self) -> list[go.Scatter]:
@@ -111,7 +112,7 @@ class Sweep(ShowsFigure):
         if self.cost is None or len(self.prompts) < 2 or len(frame) > MOST_DOTS:
             return []
         shown = [
-            f"{strength:+g} · {said_plainly(text[:60])}"
+            f"{strength:+g} · {caption(text[:60])}"
             for strength, text in zip(frame["strength"], frame["text"], strict=True)
         ]
         return [
@@ -128,14 +129,9 @@ class Sweep(ShowsFigure):
     def __repr__(self) -> str:
         measured = "" if self.is_whole else f", stopped: {self._measured()} measured"
         return (
-            f"Sweep({self.edit!r} on {self.model_name}, {len(self.strengths)} strengths × {len(self.prompts)} prompts, "
+            f"Sweep({self.edit!r} on {self.model_name}, {len(self.strengths)} strengths × {len(self.prompts)} prompt{'s' * (len(self.prompts) > 1)}, "
             f"metric {self.metric}{measured})\n{self.summary().to_string(float_format=lambda x: f'{x:.4g}')}"
         )
-
-
-def said_plainly(text: str) -> str:
-    """Text as plotly may draw it, its spaces left alone."""
-    return said(text).replace("␣", " ")
 
 
 def sweep(
@@ -149,7 +145,7 @@ def sweep(
         prompts: A text, a chat, ids, or a list of them; a tensor of rows for a network that reads no tokens.
         edit: What to sweep: anything with `with_coefficient`, such as Add.
         strengths: Coefficients, in the edit's own unit.
-        metric: `logit_difference`, `token_probability`, a Direction (its projection at the last token), or a function of the logits
+        metric: `logit_difference`, `token_probability`, a Direction or Reading (read at the last token), or a function of the logits
             behind each prompt's last token [batch, 1, vocab] (or of what a network without tokens returns) that returns [batch]; it is
             called with all prompts, in their order.
         cost: `"kl"`, the mean over the prompt's tokens of KL(edited ‖ plain) in nats; None leaves it out.
@@ -171,7 +167,7 @@ def sweep(
     is_whole = work.run(batch_size, progress)
     return Sweep(
         model_name=model.name,
-        edit=_at(edit, 1.0).label,
+        edit=edit.label,
         metric=work.measure.label,
         strengths=steps,
         prompts=[given.said(row) for row in range(len(given))],
@@ -218,12 +214,11 @@ def _at(edit: Any, strength: float) -> Edit:
     """
     if not isinstance(edit, Edit):
         raise EditError(f"a sweep takes one edit such as iv.Add(direction), not {edit!r} of type {type(edit).__name__}")
-    change: Callable[[float], Edit] | None = getattr(edit, "with_coefficient", None)
-    if change is None:
+    if type(edit).with_coefficient is Edit.with_coefficient:
         raise EditError(
             f"{edit.label} has no strength to sweep over; sweep an edit that has one, such as iv.Add(direction)"
         )
-    return change(strength)
+    return edit.with_coefficient(strength)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,16 +227,17 @@ class _Stacked(Edit):
 
     parts: tuple[Edit, ...]
 
-    def apply(self, x: Tensor, share: Tensor | None) -> Tensor:
-        pieces = x.chunk(len(self.parts))
-        if len(pieces) != len(self.parts) or x.shape[0] % len(self.parts):
+    def apply(self, x: Tensor, share: Tensor | None = None, context: Context | None = None) -> Tensor:
+        count = len(self.parts)
+        if x.shape[0] % count:
             raise EditError(
-                f"{self.site!r} has {x.shape[0]} rows, not one for each of {len(self.parts)} strengths; sweep at a site with rows in front"
+                f"{self.site!r} has {x.shape[0]} rows, not as many for each of {count} strengths; sweep at a site with rows in front"
             )
-        shares = (None,) * len(self.parts) if share is None else share.chunk(len(self.parts))
-        return torch.cat(
-            [part.apply(piece, some) for part, piece, some in zip(self.parts, pieces, shares, strict=True)]
-        )
+        given = _split(x, share, context, count)
+        return torch.cat([part.apply(*one) for part, one in zip(self.parts, given, strict=True)])
+
+    def check(self, site: Site) -> None:
+        self.parts[0].check(site)
 
     @property
     def width(self) -> int | None:
@@ -250,6 +246,16 @@ class _Stacked(Edit):
     @property
     def label(self) -> str:
         return self.parts[0].label
+
+
+def _split(
+    x: Tensor, share: Tensor | None, context: Context | None, count: int
+) -> list[tuple[Tensor, Tensor | None, Context | None]]:
+    """What an edit is given, in equal pieces of rows."""
+    shares = [None] * count if share is None else share.chunk(count)
+    masks = [None] * count if context is None or context.mask is None else context.mask.chunk(count)
+    contexts = [context if context is None or mask is None else replace(context, mask=mask) for mask in masks]
+    return list(zip(x.chunk(count), shares, contexts, strict=True))
 
 
 class _Work:
@@ -289,7 +295,9 @@ class _Work:
         together = max(1, batch_size // len(rows))
         for first in range(0, len(self.edits), together):
             some = self.edits[first : first + together]
-            acts = self._forward([*rows] * len(some), [_Stacked(some[0].site, some[0].where, tuple(some))])
+            acts = self._forward(
+                [*rows] * len(some), [_Stacked(parts=tuple(some), site=some[0].site, where=some[0].where)]
+            )
             for i in range(len(some)):
                 self._take(first + i + 1, rows, acts, i * len(rows), kept)
             done(len(rows) * len(some))
