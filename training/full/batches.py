@@ -10,14 +10,16 @@ from random import Random
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedTokenizerFast
 
-from innerview.pocket.behaviour import Stage
+from innerview.pocket.behaviour import Behaviour, Stage
+from innerview.pocket.indirect_object import IndirectObject
 from innerview.pocket.mood import TELLINGS, Mood
 from innerview.pocket.sentence import Sentence
 from innerview.pocket.world import World
 from training.batches import CHUNK, Batch, grouped, padded, tokenized
 
-# What forms only after much of it is drilled until the drill is over: this share of the documents is of it alone, besides those that the world tells.
-DRILLED = {"indirect object": 0.2}
+# Besides what the world tells, this share of the documents is of what forms late, until the drill is over.
+DRILLED = {"indirect object": 0.1, "facts": 0.08, "mood": 0.06, "language": 0.03}
+COINED = 400
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85
 
@@ -25,6 +27,27 @@ SPARED = 0.85
 def has_traps(document: Sentence) -> bool:
     """Whether a sentence of the document tells its mood by words of the other."""
     return any(label.concept == "telling" and label.value in TELLINGS[1:] for label in document.labels)
+
+
+def drills_of(world: World) -> list[tuple[Behaviour, float]]:
+    """The behaviours to drill, and their shares; who gives and who receives is told of coined names, so that copying hangs on no name."""
+    found = []
+    for name, share in DRILLED.items():
+        behaviour = world.behaviours.get(name)
+        if isinstance(behaviour, IndirectObject):
+            behaviour = IndirectObject(behaviour.lexicon, coined(behaviour.names, behaviour.held_out_names), [])
+        if behaviour:
+            found.append((behaviour, share))
+    return found
+
+
+def coined(names: list[str], hidden: list[str]) -> list[str]:
+    """Names that nobody has: the beginning of one and the end of another."""
+    rng, taken = Random("coined"), {*names, *hidden}
+    found = {
+        rng.choice(names)[: rng.randint(1, 3)] + rng.choice(names)[-rng.randint(2, 4) :].lower() for _ in range(COINED)
+    }
+    return sorted(found - taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +73,7 @@ class Batches(IterableDataset):
         stream = self.world.documents(self.seed, self.stage)
         while True:
             kept = SPARED * max(0.0, 1 - tokens / self.easy_tokens) if self.easy_tokens else 0.0
-            drills = DRILLED if tokens < self.drill_tokens and self.stage == "base" else {}
+            drills = drills_of(self.world) if tokens < self.drill_tokens and self.stage == "base" else []
             documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
             documents = (self.drilled(document, rng, drills) for document in documents)
             rows = tokenized(list(islice(documents, CHUNK)), self.tokenizer, self.context)
@@ -65,12 +88,12 @@ class Batches(IterableDataset):
             return document
         return self.world.behaviour(Mood.name).sentence(rng, "train", {"telling": TELLINGS[0]})
 
-    def drilled(self, document: Sentence, rng: Random, drills: dict[str, float]) -> Sentence:
+    def drilled(self, document: Sentence, rng: Random, drills: list[tuple[Behaviour, float]]) -> Sentence:
         """The document, or now and then another in its place, of a behaviour that is drilled."""
         chance = rng.random()
-        for name, share in drills.items():
-            if chance < share and name in self.world.behaviours:
-                return self.world.behaviours[name].document(rng)
+        for behaviour, share in drills:
+            if chance < share:
+                return behaviour.document(rng)
             chance -= share
         return document
 

@@ -40,7 +40,7 @@ OUT = Path("src/innerview/bundled/pocket")
 KEPT = Path("build/training")
 VOCABULARY = 3072
 READ_FOR_TOKENS = 24_000
-EASY_SHARE, DRILL_SHARE = 0.35, 0.65
+EASY_SHARE, DRILL_SHARE = 0.35, 0.9
 
 
 @dataclass(frozen=True)
