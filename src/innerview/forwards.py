@@ -225,7 +225,7 @@ class Forward:
         def number(term: Reading | OverPrompt) -> Tensor:
             reading = term.reading if isinstance(term, OverPrompt) else term
             if isinstance(term, OverPrompt):
-                key = (owner, reading.key, planned.slot if reading.key in here else None)
+                key = self._prompt_key(owner, reading, planned.slot if reading.key in here else None)
                 if key not in self.memory.heard and not self.memory.has_passed:
                     raise self._too_early(reading, planned)
                 return self.memory.number(key, term, self._of_rows(), self._of_rows().left_pad.shape[0])
@@ -237,6 +237,13 @@ class Forward:
         found = condition.holds(number).to(self._device)
         found = found.expand(self.shape or found.shape)
         return found if chosen is None else chosen & found
+
+    def _prompt_key(self, owner: Any, reading: Reading, slot: int | None) -> Any:
+        """What the memory keeps a reading of the prompt by; an edit that an update has moved finds what it heard in its old place."""
+        key, heard = (owner, reading.key, slot), self.memory.heard
+        if key in heard or slot is None:
+            return key
+        return next((k for k in heard if k[:2] == key[:2] and k[2] is not None), key)
 
     def _too_early(self, reading: Reading, planned: Planned) -> EditError:
         return EditError(

@@ -187,6 +187,11 @@ class Generation:
         """
         plan = self._base + Plan.of(self.model, edits)
         check_positions(plan, self._tokens.lengths, self._room)
+        late = [] if self._run.is_new else [one.name for one in plan.over_prompt - self._run.plan.over_prompt]
+        if late:
+            raise EditError(
+                f"a condition reads {late[0]!r} over the prompt of this run, which is over; start a new run with these edits"
+            )
         self._run.update(plan)
 
     # The worker.
