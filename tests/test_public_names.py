@@ -9,12 +9,12 @@ import pytest
 import innerview as iv
 
 NAMES = [
-    "Activations", "Add", "Attachment", "Cap", "CaptureError", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
+    "Activations", "Add", "Attachment", "Cap", "CaptureError", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
-    "MetricError", "Model", "ModelError", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
-    "Replace", "Rotate", "Scale", "Site", "SiteError", "Steer", "Sweep", "TextError", "TokenStrip", "Transport", "Where",
-    "WidgetError", "attach", "attached", "capture", "contrast", "detach", "editing", "generate", "logit_difference",
-    "logit_lens", "open_model", "patch", "patch_grid", "project", "sweep", "tensor_from_code", "token_probability",
+    "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
+    "Replace", "Rotate", "Scale", "Site", "SiteError", "Steer", "Sweep", "TextError", "TokenStrip", "Transport", "Unembedding", "Where",
+    "WidgetError", "attach", "attached", "capture", "contrast", "detach", "editing", "embedding", "generate", "logit_difference",
+    "logit_lens", "neurons", "open_model", "ov_circuit", "patch", "patch_grid", "project", "qk_circuit", "sweep", "tensor_from_code", "token_probability", "unembedding",
 ]  # fmt: skip
 
 
