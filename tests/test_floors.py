@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "innerview"
 FLOORS = (
-    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket", "glyphs"}),
+    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket", "glyphs", "progress"}),
     ("network", {"models", "kernels"}),
     (
         "engine",

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from innerview.attachments import attached
 from innerview.edits import Context, Edit
@@ -21,6 +20,7 @@ from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.outcomes import Outcome, Prompts
 from innerview.plots import ACCENT, INK, ShowsFigure, caption, drawn
+from innerview.progress import progress as bar
 
 Cost = Literal["kl"]
 MOST_DOTS = 600
@@ -275,10 +275,10 @@ class _Work:
         """Measure everything; False when an interrupt came first, but not before something was measured."""
         count = len(self.prompts)
         total = (len(self.edits) + 1) * count
-        with tqdm(total=total, desc="sweep", unit="row", leave=False, delay=1, disable=not progress) as bar:
+        with bar(total, "sweep", "row", delay_s=1.0, is_shown=progress) as done:
             try:
                 for first in range(0, count, batch_size):
-                    self._some(range(first, min(first + batch_size, count)), batch_size, bar.update)
+                    self._some(range(first, min(first + batch_size, count)), batch_size, done)
             except KeyboardInterrupt:
                 self.ledger.close()
                 if bool(self.ledger.values[1:].isnan().all()):
@@ -286,7 +286,7 @@ class _Work:
                 return False
         return True
 
-    def _some(self, rows: range, batch_size: int, done: Callable[[int], Any]) -> None:
+    def _some(self, rows: range, batch_size: int, done: Callable[..., Any]) -> None:
         """All strengths of some prompts."""
         plain = self._forward(rows, [])
         self._take(0, rows, plain, 0, None)

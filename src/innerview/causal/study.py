@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from innerview.causal.pairs import Pairs
 from innerview.edits import Context, Edit
@@ -16,6 +15,7 @@ from innerview.metrics import Ledger, Measure
 from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.outcomes import Outcome, Prompts
+from innerview.progress import progress as bar
 
 Way = Literal["denoise", "noise"]
 WAYS = ("denoise", "noise")
@@ -122,12 +122,12 @@ class Study:
         """Measure every cell; False when an interrupt came first, but not before something was measured."""
         count = len(self.pairs)
         rows = [(cell, pair) for cell in range(len(cells)) for pair in range(count)]
-        with tqdm(total=len(rows), desc="patch", unit="row", leave=False, delay=1, disable=not progress) as bar:
+        with bar(len(rows), "patch", "row", delay_s=1.0, is_shown=progress) as done:
             try:
                 values = self._values([name for cell in cells for name in cell.sites])
                 for part in self._parts(rows):
                     self._some(cells, part, values, ledger)
-                    bar.update(len(part))
+                    done(len(part))
             except KeyboardInterrupt:
                 ledger.close()
                 if bool(ledger.values.isnan().all()):
