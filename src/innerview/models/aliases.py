@@ -1,6 +1,7 @@
 """Names of TransformerLens, of its own models and of its bridge, and the sites that they stand for."""
 
-# By what follows `blocks.N.`; where several are given, the first that the network has.
+# By what follows `blocks.N.`; where several are given, the first that the network has. `hook_normalized` is what leaves the norm: with
+# TransformerLens's folded norms the two are one; its bridge hooks it before the norm's weight, and has `hook_out` behind it.
 TRANSFORMERLENS_BLOCK = {
     "hook_resid_pre": "resid_in",
     "hook_resid_mid": "resid_mid",
@@ -12,8 +13,10 @@ TRANSFORMERLENS_BLOCK = {
     "hook_mlp_out": "mlp.out",
     "ln1.hook_scale": "norm1.scale",
     "ln1.hook_normalized": "attn.in",
+    "ln1.hook_out": "attn.in",
     "ln2.hook_scale": "norm2.scale",
     "ln2.hook_normalized": "mlp.in",
+    "ln2.hook_out": "mlp.in",
     "attn.hook_q": "attn.q",
     "attn.hook_k": "attn.k",
     "attn.hook_v": "attn.v",
@@ -21,12 +24,12 @@ TRANSFORMERLENS_BLOCK = {
     "attn.hook_attn_scores": "attn.scores",
     "attn.hook_pattern": "attn.pattern",
     "attn.hook_result": "attn.result",
-    "attn.hook_out": "attn.out",
+    "attn.hook_in": "attn.in",
     # In a gated MLP, TransformerLens's `hook_pre` is what passes the activation function: our `mlp.gate`.
     "mlp.hook_pre": "mlp.gate|mlp.pre",
     "mlp.hook_pre_linear": "mlp.pre",
     "mlp.hook_post": "mlp.hidden",
-    "mlp.hook_out": "mlp.out",
+    "mlp.hook_in": "mlp.in",
 }
 TRANSFORMERLENS_MODEL = {
     "hook_embed": "embed",
