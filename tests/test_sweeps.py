@@ -152,6 +152,27 @@ def test_a_network_without_tokens_is_swept_along_its_rows() -> None:
         expected = torch.stack([toy.second(middle + c * d.vector)[0].mean(dim=(1, 2)) for c in (0, 2)])
     torch.testing.assert_close(found.values.float(), expected, atol=1e-6, rtol=1e-5)
     assert found.cost is None and "cost" not in found.frame()
+    pooled = iv.open_model(Pooled(toy))
+    costed = iv.sweep(pooled, x, iv.Add(direction("module:inner.first", width=8)), [0, 2], metric=lambda out: out[:, 1])
+    assert costed.frame().columns.tolist()[-1] == "cost" and costed.cost is not None
+    with torch.no_grad():
+        plain, moved = (
+            toy.second(middle + c * direction(width=8).scale * direction(width=8).vector)[0].mean(dim=1).log_softmax(-1)
+            for c in (0, 2)
+        )
+    expected = (moved.exp() * (moved - plain)).sum(-1)
+    torch.testing.assert_close(costed.cost[1].float(), expected, atol=1e-5, rtol=1e-4)
+
+
+class Pooled(nn.Module):
+    """A network of classes: the mean over positions of another's output."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).mean(dim=1)
 
 
 class _Stops:

@@ -40,7 +40,7 @@ class Sweep(ShowsFigure):
         plain: The metric without it, shape [prompt].
         cost: Mean over the prompt's tokens of KL(edited ‖ plain) of the next token, in nats, shape [strength, prompt]; None where
             it was not asked for.
-        perplexity: Of the prompt itself under the edit, shape [strength, prompt]; None likewise.
+        perplexity: Of the prompt itself under the edit, shape [strength, prompt]; None likewise, and for prompts that are no tokens.
         plain_perplexity: The same without it, shape [prompt]; NaN for a prompt of one token; None likewise.
         is_whole: Whether everything was measured; False when an interrupt came first.
         attached: Names of what was attached and in force throughout.
@@ -70,11 +70,15 @@ class Sweep(ShowsFigure):
         for i, strength in enumerate(self.strengths):
             for j, prompt in enumerate(self.prompts):
                 row = [strength, j, prompt, float(self.values[i, j]), float(effect[i, j])]
-                if self.cost is not None and self.perplexity is not None and self.plain_perplexity is not None:
-                    row += [float(self.cost[i, j]), float(self.perplexity[i, j] - self.plain_perplexity[j])]
+                if self.cost is not None:
+                    row.append(float(self.cost[i, j]))
+                if self.perplexity is not None and self.plain_perplexity is not None:
+                    row.append(float(self.perplexity[i, j] - self.plain_perplexity[j]))
                 rows.append(row)
         columns = ["strength", "prompt", "text", "metric", "effect"]
-        return pd.DataFrame(rows, columns=columns + ([] if self.cost is None else ["cost", "perplexity_change"]))
+        columns += [] if self.cost is None else ["cost"]
+        columns += [] if self.perplexity is None else ["perplexity_change"]
+        return pd.DataFrame(rows, columns=columns)
 
     def summary(self) -> pd.DataFrame:
         """One row a strength: means over the prompts that were measured, the effect's standard error, and how many they are."""
@@ -163,6 +167,7 @@ def sweep(
     check_batch_size(batch_size)
     if cost not in ("kl", None):
         raise EditError(f"no cost {cost!r}; it is 'kl' or None")
+    has_perplexity = cost is not None and given.has_tokens
     work = _Work(given, edits, Measure.of(model, metric, len(given)), cost is not None)
     is_whole = work.run(batch_size, progress)
     return Sweep(
@@ -174,8 +179,8 @@ def sweep(
         values=work.ledger.values[1:],
         plain=work.ledger.values[0],
         cost=None if cost is None else work.cost,
-        perplexity=None if cost is None else work.perplexity[1:],
-        plain_perplexity=None if cost is None else work.perplexity[0],
+        perplexity=work.perplexity[1:] if has_perplexity else None,
+        plain_perplexity=work.perplexity[0] if has_perplexity else None,
         is_whole=is_whole,
         attached=[one.name for one in attached(model) if one.enabled],
     )
