@@ -101,13 +101,6 @@ class Forward:
         rows = self.shape[0] if self.shape else base
         if base == 0 or rows % base:
             raise EditError(f"a forward of {rows} rows does not belong to prompts of {base}")
-        if memory.prompt_len is not None:
-            # What was generated stands among the columns that were read, where everything is computed again.
-            columns = self._of_rows().pos(0, width, mask.device) if rows == base else None
-            if columns is not None and self._of_rows().prompt_len is not None:
-                mask = torch.where(
-                    columns < memory.prompt_len.to(mask.device)[:, None], mask, behind[:, None].to(mask.device)
-                )
         missing = max(0, self.col0 + self.q - width)
         whole = torch.cat([mask, behind.to(mask.device)[:, None].expand(-1, missing)], dim=1)
         return whole[:, self.col0 : self.col0 + self.q].to(self._device).repeat_interleave(rows // base, dim=0)

@@ -20,7 +20,8 @@ from innerview.models.writing import generation_config
 from innerview.opened import opened
 from innerview.readings import Reading
 from innerview.recorder import Recorder
-from innerview.runs import EMPTY, Plan, Rows, check_positions, check_width, current
+from innerview.rows import Memory
+from innerview.runs import EMPTY, Plan, Rows, check_prompts, check_width, current
 from innerview.writing_runs import WritingRun
 
 LEAVING_S = 10.0
@@ -67,6 +68,7 @@ class Generation:
             board_of(model), plan, self._rows, recomputes=options.cache == "none", taps=self._recorder.taps()
         )
         self._recorder.run = self._run
+        self._run.memory = Memory(tokens.ids, tokens.mask, tokens.lengths)
         self._thread = threading.Thread(target=self._work, name="innerview-generate", daemon=True)
 
     # What a reader asks.
@@ -186,7 +188,7 @@ class Generation:
             EditError: An edit does not fit.
         """
         plan = self._base + Plan.of(self.model, edits)
-        check_positions(plan, self._tokens.lengths, self._room)
+        check_prompts(plan, self._run.memory, self._room)
         late = [] if self._run.is_new else [one.name for one in plan.over_prompt - self._run.plan.over_prompt]
         if late:
             raise EditError(
@@ -333,7 +335,7 @@ def generate(
     plan = base + Plan.of(model, edits)
     if plan.by_point or readings:
         refuse_compiled(model.module, "")
-    check_positions(plan, tokens.lengths, max_new_tokens - 1)
+    check_prompts(plan, Memory(tokens.ids, tokens.mask, tokens.lengths), max_new_tokens - 1)
     run = Generation(model, tokens, plan, base, options, readings=tuple(readings), on_token=on_token)
     opened.add("run", run)
     return run.start()

@@ -97,9 +97,11 @@ class Memory:
             mask, behind = torch.zeros_like(real), torch.zeros(real.shape[0], dtype=torch.bool)
             for row in range(real.shape[0]):
                 columns = real[row].nonzero().flatten()
-                columns = columns if self.prompt_len is None else columns[: int(self.prompt_len[row])]
-                chosen, goes_on = _span_of_row(where, reader, self.ids[row, columns].tolist(), row)
-                mask[row, columns], behind[row] = torch.tensor(chosen, device=mask.device), goes_on
+                end = len(columns) if self.prompt_len is None else int(self.prompt_len[row])
+                chosen, goes_on = _span_of_row(where, reader, self.ids[row, columns[:end]].tolist(), row)
+                mask[row, columns[:end]] = torch.tensor(chosen, device=mask.device)
+                # What was generated may stand among the columns, where everything is computed again.
+                mask[row, columns[end:]], behind[row] = goes_on, goes_on
             self.spans[key] = (mask, behind)
         return self.spans[key]
 

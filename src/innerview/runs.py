@@ -26,6 +26,7 @@ __all__ = [
     "Tap",
     "apply",
     "check_positions",
+    "check_prompts",
     "check_width",
     "current",
 ]
@@ -53,6 +54,24 @@ def check_positions(plan: Plan, length: Tensor, room: int) -> None:
                 raise EditError(
                     f"position {position} is before the start of a prompt of {shortest} tokens; use {-shortest} to -1"
                 )
+
+
+def check_prompts(plan: Plan, memory: Memory, room: int) -> None:
+    """Refuse positions, texts and roles that the prompts of a run do not have.
+
+    Args:
+        plan: The run's edits.
+        memory: The prompts' ids.
+        room: Tokens that the run will feed behind the prompt.
+    Raises:
+        EditError: A position is past the end, or before the start; a text or a role is not in a row.
+    """
+    assert memory.prompt_len is not None
+    check_positions(plan, memory.prompt_len, room)
+    for planned in plan.by_point.values():
+        for one in planned:
+            if one.edit.where.needs_prompt_ids:
+                memory.span(one.edit.where, one.reader)
 
 
 NO_TAPS: dict[Point, list[tuple[Site, Tap]]] = {}

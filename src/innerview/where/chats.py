@@ -39,11 +39,13 @@ class ChatMarks:
     Attributes:
         before: By role, the text that always stands before, or the several texts of which one does.
         behind: By role, the text that always stands behind.
+        tail: What stands behind an assistant's words and is the assistant's too, where the template marks what is generated.
     """
 
     before: Mapping[str, tuple[str, ...]]
     behind: Mapping[str, str]
     specials: tuple[str, ...] = ()
+    tail: str = ""
 
     @classmethod
     def of(cls, tokenizer: Any) -> "ChatMarks":
@@ -73,7 +75,7 @@ class ChatMarks:
                 "the chat template refuses a user's and an assistant's message, so it has no roles to tell; use text= or positions="
             )
         ends = {role: _common(behind[role]) for role in starts}
-        return cls(starts, ends, tuple(getattr(tokenizer, "all_special_tokens", None) or ()))
+        return cls(starts, ends, tuple(getattr(tokenizer, "all_special_tokens", None) or ()), _tail(tokenizer))
 
     @property
     def known(self) -> str:
@@ -95,23 +97,31 @@ class ChatMarks:
             following = starts.search(text, match.end())
             limit = len(text) if following is None else following.start()
             end = self._end(role, text, match.end(), limit)
-            found.append(Turn(role, match.end(), limit if end is None else end, end is None and following is None))
-            at = max(match.end(), limit if end is None else end)
+            stop = limit if end is None else end
+            at = max(match.end(), stop)
+            if end is not None and role == "assistant" and self.tail:
+                tail = re.compile(self._pattern(self.tail)).match(text, stop)
+                stop = stop if tail is None else tail.end()
+            found.append(Turn(role, match.end(), stop, end is None and following is None))
         return found
 
     def _end(self, role: str, text: str, start: int, limit: int) -> int | None:
         """Where a turn ends before `limit`; None when its closing mark does not come."""
-        if not self.behind[role].strip():
-            return None
-        match = re.compile(self._pattern(self.behind[role])).search(text, start)
+        mark = self.behind[role]
+        if not mark.strip():
+            return limit - len(mark) if mark and text[start:limit].endswith(mark) else None
+        match = re.compile(self._pattern(mark)).search(text, start)
         # A mark behind may be the very one that opens the next turn.
         return match.start() if match is not None and match.start() <= limit else None
 
     def _pattern(self, mark: str) -> str:
         """A mark as a pattern whose blanks may be more or fewer: decoding puts some beside special tokens, or drops them."""
+        blanks = (mark[: len(mark) - len(mark.lstrip())], mark[len(mark.rstrip()) :])
         for special in self.specials:
             mark = mark.replace(special, f" {special} ")
-        return r"\s*".join(re.escape(piece) for piece in mark.split())
+        # Blanks at the rims are the mark's own, as far as they go: what it stands beside may have some too.
+        before, behind = (f"(?:[^\\S\\n]*{re.escape(blank)})?" if blank else "" for blank in blanks)
+        return before + r"\s*".join(re.escape(piece) for piece in mark.split()) + behind
 
 
 def _rendered(tokenizer: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -131,6 +141,21 @@ def _rendered(tokenizer: Any) -> tuple[dict[str, list[str]], dict[str, list[str]
                 before.setdefault(role, []).append(_behind_words(left))
                 behind.setdefault(role, []).append(_before_words(right))
     return before, behind
+
+
+def _tail(tokenizer: Any) -> str:
+    """What a template that marks what is generated counts to the assistant behind its words; nothing where it marks nothing."""
+    if re.search(r"{%-?\s*generation\s*-?%}", str(tokenizer.chat_template)) is None:
+        return ""
+    chat = [{"role": role, "content": word} for role, word in zip(("user", "assistant"), _WORDS, strict=False)]
+    try:
+        made = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        ids = [i for i, mark in zip(made["input_ids"], made["assistant_masks"], strict=True) if mark]
+    except Exception:
+        # As above; and tokenizers without offsets have no such mask.
+        return ""
+    said = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return said.partition(_WORDS[1])[2] if ids else ""
 
 
 def _behind_words(text: str) -> str:

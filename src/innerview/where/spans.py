@@ -157,17 +157,17 @@ class Reader:
             roles = ", ".join(dict.fromkeys(turn.role for turn in turns))
             said = f"its roles are {roles}" if roles else "it is no chat of this network's template"
             raise EditError(f"row {row} has nothing of the role {role!r}: {said}; {self._marks.known}")
-        return _covering(places, [(t.start, t.end) for t in spoken], text), bool(
+        return _covering(places, [(t.start, t.end) for t in spoken if t.start < t.end], text), bool(
             turns[-1].is_open and turns[-1].role == role
         )
 
 
 def _covering(places: list[tuple[int, int]], spans: list[tuple[int, int]], text: str) -> list[bool]:
-    """True for the tokens that write part of a span: more of it than blanks, unless the span is of blanks."""
+    """True for the tokens that write part of a span, or lie in it whole; a blank at a token's rim is no part."""
 
     def writes(place: tuple[int, int], span: tuple[int, int]) -> bool:
         start, end = max(place[0], span[0]), min(place[1], span[1])
-        return start < end and bool(text[start:end].strip() or not text[span[0] : span[1]].strip())
+        return start < end and ((start, end) == place or bool(text[start:end].strip()))
 
     return [any(writes(place, span) for span in spans) for place in places]
 
