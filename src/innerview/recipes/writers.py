@@ -20,7 +20,7 @@ class Writer:
 
     Attributes:
         path: Path of the module.
-        module: A linear map with its outputs first (`nn.Linear`) or last (`Conv1D`), or an embedding.
+        module: A linear map whose weight has its outputs first (`nn.Linear`) or last (`Conv1D`), or an embedding.
     """
 
     path: str
@@ -39,7 +39,7 @@ class Writer:
     def rows(self) -> Tensor:
         """What each input writes, float64, shape [inputs, d_model]."""
         weight = self.weight.detach().double()
-        return weight.T if type(self.module) is nn.Linear else weight
+        return weight.T if isinstance(self.module, nn.Linear) else weight
 
     def bias(self) -> Tensor | None:
         """What is written always, float64, shape [d_model]; None for nothing."""
@@ -60,7 +60,7 @@ class Writer:
         self._store_bias(edit.apply(nothing if bias is None else bias[None, None])[0, 0])
 
     def _store(self, rows: Tensor) -> None:
-        new = rows.T if type(self.module) is nn.Linear else rows
+        new = rows.T if isinstance(self.module, nn.Linear) else rows
         with torch.no_grad():
             self.weight.copy_(new.to(self.weight.dtype))
 
@@ -95,7 +95,7 @@ def linear_writer(model: Model, site: str, reads: str) -> Writer:
 
 def _checked(model: Model, site: str, path: str) -> Writer:
     module: Any = model.module.get_submodule(path)
-    if type(module) is not nn.Linear and type(module).__name__ != "Conv1D" and not isinstance(module, nn.Embedding):
+    if not isinstance(module, (nn.Linear, nn.Embedding)) and type(module).__name__ != "Conv1D":
         raise RecipeError(
             f"{site!r} is written by {path!r}, a {type(module).__name__}, which is no plain linear map or embedding"
         )
