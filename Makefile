@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help tour lab test lint format types bench soak pins wheel clean
+.PHONY: help tour lab test lint format types bench soak oracles pins wheel clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -48,6 +48,9 @@ bench: .venv/.dev ## the rows of the performance table that exist
 soak: .venv/.dev ## the reliability rows at their full counts (hours)
 	$(BIN)/python -m tests.soak $(SOAK_OPTIONS)
 
+oracles: | .venv-bench ## the same random weights in TransformerLens, nnsight and interp-engine: sites, heads, patterns
+	PYTHONPATH=src:. OMP_NUM_THREADS=1 .venv-bench/bin/python -m pytest -o addopts=--import-mode=importlib -o timeout= -q tests/oracles
+
 pins: .venv/.dev ## write constraints.txt from what is installed
 	$(BIN)/python scripts/pins.py > build/constraints.txt && mv build/constraints.txt constraints.txt
 
@@ -82,6 +85,11 @@ build/lab/01_first_light.ipynb: $(TOUR)
 	@echo "installing the tools of the tests"
 	$(PIP) --group dev
 	@touch $@
+
+# Other libraries live in an environment of their own: they are no part of this one, and pin what they stand on.
+.venv-bench:
+	@python=$$(scripts/find_python.sh) && echo "making .venv-bench with $$python" && "$$python" -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install --quiet . --requirement benchmarks/requirements.txt pytest
 
 node_modules/.package-lock.json: package.json package-lock.json
 	@scripts/find_node.sh

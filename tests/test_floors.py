@@ -10,17 +10,18 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "innerview"
 FLOORS = (
-    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket"}),
+    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket", "glyphs", "progress"}),
     ("network", {"models", "kernels"}),
     (
         "engine",
         {
             "runs", "hooks", "attachments", "own_forwards", "writing_runs", "calls", "activations", "direction", "readings",
+            "conditions", "recorder", "rows", "plans", "forwards",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),
     ("codes", {"dictionaries"}),
-    ("study", {"directions", "lens", "causal", "measures", "recipes", "sweeps"}),
+    ("study", {"directions", "lens", "causal", "measures", "recipes", "sweeps", "metrics", "outcomes", "plots"}),
     ("features", {"features"}),
     ("claims", {"claims"}),
     ("face", {"widgets"}),

@@ -9,10 +9,12 @@ import pytest
 import innerview as iv
 
 NAMES = [
-    "Activations", "Add", "Attachment", "CaptureError", "Decay", "Direction", "DirectionError", "Edit", "EditError",
-    "Generation", "GenerationError", "InnerviewError", "Lens", "LensError", "LogitLens", "Model", "ModelError", "Projection",
-    "ProjectOut", "Ramp", "Recipe", "RecipeError", "Replace", "Site", "SiteError", "Steer", "TextError", "TokenStrip", "Where",
-    "WidgetError", "attach", "attached", "capture", "contrast", "detach", "editing", "generate", "logit_lens", "open_model", "project",
+    "Activations", "Add", "Attachment", "Cap", "CaptureError", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
+    "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
+    "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
+    "Replace", "Rotate", "Scale", "Site", "SiteError", "Steer", "Sweep", "TextError", "TokenStrip", "Transport", "Unembedding", "Where",
+    "WidgetError", "attach", "attached", "capture", "contrast", "detach", "editing", "embedding", "generate", "logit_difference",
+    "logit_lens", "neurons", "open_model", "ov_circuit", "patch", "patch_grid", "project", "qk_circuit", "sweep", "tensor_from_code", "token_probability", "unembedding",
 ]  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
 
 def test_every_error_is_an_innerview_error() -> None:
     errors = [getattr(iv, name) for name in NAMES if name.endswith("Error")]
-    assert len(errors) == 11 and all(issubclass(e, iv.InnerviewError) for e in errors)
+    assert len(errors) == 13 and all(issubclass(e, iv.InnerviewError) for e in errors)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def _described(board: Board, plan: Plan) -> str:
 
 
 def _is_same(edits: tuple[Edit, ...], others: tuple[Edit, ...]) -> bool:
-    return [edit.to_code() for edit in edits] == [edit.to_code() for edit in others]
+    return len(edits) == len(others) and all(a.is_same(b) for a, b in zip(edits, others, strict=True))
 
 
 def attached(model: Model) -> list[Attachment]:

@@ -33,3 +33,11 @@ def cache_length(kwargs: dict) -> int | None:
         return 0
     length = getattr(cache, "get_seq_length", None)
     return None if length is None else int(length())
+
+
+def token_ids(args: tuple, kwargs: dict) -> Tensor | None:
+    """Ids of a forward of the root, shape [rows, tokens]; None when it is called with something else."""
+    ids = kwargs.get("input_ids")
+    if ids is None and args and isinstance(args[0], Tensor):
+        ids = args[0]
+    return ids if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point() else None

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.errors import DirectionError
+from innerview.readings import Reading
 
 Unit = Literal["step", "raw", "residual"]
 UNITS = ("step", "raw", "residual")
@@ -113,6 +114,10 @@ class Direction:
         """Projection of activations in natural steps from the center; in raw units when no step is known."""
         wide = x.detach().float()
         return (wide @ self.vector.to(wide.device) - self.center) / (self.scale or 1.0)
+
+    def reading(self) -> Reading:
+        """The projection as a reading, in natural steps from the center (raw units when no step is known): for conditions, and to record."""
+        return Reading(self.site, self.vector, -self.center, scale=self.scale or 1.0, name=self.name or "direction")
 
     def named(self, name: str) -> "Direction":
         """The same direction under another name."""

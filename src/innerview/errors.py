@@ -37,6 +37,14 @@ class LensError(InnerviewError):
     """A lens does not apply to this network."""
 
 
+class MetricError(InnerviewError):
+    """A metric cannot be read from this network, or not for these prompts."""
+
+
+class PatchError(InnerviewError):
+    """Activations of one prompt cannot be put into another."""
+
+
 class RecipeError(InnerviewError):
     """A recipe on disk is damaged, or written for something else."""
 

@@ -18,8 +18,10 @@ from innerview.models.options import CacheKind, Options
 from innerview.models.sampling import GumbelSampler
 from innerview.models.writing import generation_config
 from innerview.opened import opened
-from innerview.readings import Recorder
-from innerview.runs import EMPTY, Plan, Rows, check_positions, check_width, current
+from innerview.readings import Reading
+from innerview.recorder import Recorder
+from innerview.rows import Memory
+from innerview.runs import EMPTY, Plan, Rows, check_prompts, check_width, current
 from innerview.writing_runs import WritingRun
 
 LEAVING_S = 10.0
@@ -39,7 +41,7 @@ class Generation:
 
     def __init__(
         self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, options: Options, *,
-        readings: Sequence[Direction], on_token: Callable[["Generation"], None] | None,
+        readings: Sequence[Direction | Reading], on_token: Callable[["Generation"], None] | None,
     ) -> None:  # fmt: skip
         self.model = model
         self.prompt_tokens = tokens.rows()
@@ -66,6 +68,7 @@ class Generation:
             board_of(model), plan, self._rows, recomputes=options.cache == "none", taps=self._recorder.taps()
         )
         self._recorder.run = self._run
+        self._run.memory = Memory(tokens.ids, tokens.mask, tokens.lengths)
         self._thread = threading.Thread(target=self._work, name="innerview-generate", daemon=True)
 
     # What a reader asks.
@@ -185,7 +188,12 @@ class Generation:
             EditError: An edit does not fit.
         """
         plan = self._base + Plan.of(self.model, edits)
-        check_positions(plan, self._tokens.lengths, self._room)
+        check_prompts(plan, self._run.memory, self._room)
+        late = [] if self._run.is_new else [one.name for one in plan.over_prompt - self._run.plan.over_prompt]
+        if late:
+            raise EditError(
+                f"a condition reads {late[0]!r} over the prompt of this run, which is over; start a new run with these edits"
+            )
         self._run.update(plan)
 
     # The worker.
@@ -294,7 +302,7 @@ def generate(
     num_beams: int = 1,
     num_return_sequences: int = 1,
     cache: CacheKind = "dynamic",
-    readings: Sequence[Direction] = (),
+    readings: Sequence[Direction | Reading] = (),
     on_token: Callable[[Generation], None] | None = None,
     hermetic: bool = False,
 ) -> Generation:
@@ -312,7 +320,7 @@ def generate(
         num_beams: Beams; the best are returned.
         num_return_sequences: Continuations of each prompt, drawn or of the best beams.
         cache: `"dynamic"`, `"static"`, or `"none"` (everything is computed again at each token).
-        readings: Directions to project each token on, as it passes.
+        readings: Directions to project each token on as it passes, or other readings.
         on_token: Called in the worker behind each token.
         hermetic: Leave out what is attached and the open blocks.
     Raises:
@@ -327,7 +335,7 @@ def generate(
     plan = base + Plan.of(model, edits)
     if plan.by_point or readings:
         refuse_compiled(model.module, "")
-    check_positions(plan, tokens.lengths, max_new_tokens - 1)
+    check_prompts(plan, Memory(tokens.ids, tokens.mask, tokens.lengths), max_new_tokens - 1)
     run = Generation(model, tokens, plan, base, options, readings=tuple(readings), on_token=on_token)
     opened.add("run", run)
     return run.start()
@@ -354,15 +362,17 @@ def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None
         )
     if on_token is not None and not callable(on_token):
         raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")
-    if isinstance(readings, Direction) or not isinstance(readings, Sequence):
+    if isinstance(readings, (Direction, Reading)) or not isinstance(readings, Sequence):
         raise GenerationError(f"readings are a list of directions, not {readings!r}")
     if options.num_beams > 1 and readings:
         raise GenerationError(
             f"readings follow one text a prompt, and {options.num_beams} beams reorder theirs; use num_beams=1"
         )
     for direction in readings:
-        if not isinstance(direction, Direction):
-            raise EditError(f"a reading is a Direction, not {direction!r} of type {type(direction).__name__}")
+        if not isinstance(direction, (Direction, Reading)):
+            raise EditError(
+                f"a reading is a Direction or a Reading, not {direction!r} of type {type(direction).__name__}"
+            )
         check_width(direction.vector.numel(), model.site(direction.site))
     names = [direction.name for direction in readings]
     twice = next((name for name in names if names.count(name) > 1), None)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerview.calls import cache_length, ids_shape, named
+from innerview.calls import cache_length, ids_shape, named, token_ids
 from innerview.errors import EditError
 from innerview.interrupts import Uninterrupted
+from innerview.models.inside import watch
 from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
 from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
@@ -88,6 +89,11 @@ class Board:
             ]
         if side == "input":
             return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True)]
+        if side == "received":
+            # Before whatever changes the input: the skip connection holds what came, not what the module is given.
+            return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True, prepend=True)]
+        if side != "output":
+            return [watch(self.root, module, side, _InsideHook(self, point))]
         return [module.register_forward_hook(_OutputHook(self, point))]
 
     def __deepcopy__(self, memo: dict) -> "Board":
@@ -219,6 +225,11 @@ class _OutputHook(_Hook):
         return self.board.visit_output(self.point, output)
 
 
+class _InsideHook(_Hook):
+    def __call__(self, value: Tensor) -> Any:
+        return self.board.visit_output(self.point, value)
+
+
 class BoardRun(Run):
     """A Run of one network."""
 
@@ -259,7 +270,7 @@ class BoardRun(Run):
         """The root module is called: count the tokens."""
         args, kwargs = named(self.board.root, args, kwargs)
         shape, device = ids_shape(args, kwargs)
-        self.begin(shape, cache_length(kwargs), device)
+        self.begin(shape, cache_length(kwargs), device, token_ids(args, kwargs))
 
     def ends(self, is_whole: bool) -> None:
         """The root module returned, or failed."""

@@ -1,16 +1,17 @@
 """Forwards of the user's own: which edits they take, and where their tokens are."""
 
-import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
-from innerview.calls import cache_length, ids_shape
+from innerview.calls import cache_length, ids_shape, token_ids
 from innerview.errors import EditError
 from innerview.models.site import Point
 from innerview.models.writing import prompts_being_continued
-from innerview.runs import Forward, Plan, Rows, apply
+from innerview.rows import Memory
+from innerview.runs import Forward, Plan, Rows, apply, listen
 
 
 class Block:
@@ -37,14 +38,19 @@ class OwnForward:
         self.outer = outer
         self.frame = frame
         self.cache: Any = None
+        # What the memory of its prompts is kept by: the cache, or the call of `generate` that it is part of.
+        self.kept_by: Any = None
 
     def visit(self, point: Point, value: Any) -> Any:
         """Apply every block's edits at a point; None when nothing changed."""
         changed = None
         for block in self.blocks:
             block.fired.add(point)
-            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed)
+            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed, block)
             changed = changed if new is None else new
+        for block in self.blocks:
+            if block.plan.reads:
+                listen(block.plan, point, self.forward, value if changed is None else changed, block)
         return changed
 
 
@@ -52,7 +58,8 @@ class Prompts:
     """Where the tokens of the user's own forwards are; prompts are remembered by the cache that goes on from them."""
 
     def __init__(self) -> None:
-        self._by_cache: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+        # By identity: a generation config compares by its content.
+        self._memories = WeakIdKeyDictionary()
 
     def locate(self, root: nn.Module, own: OwnForward, args: tuple, kwargs: dict) -> None:
         """Count the tokens of a forward of the user's own that starts: from the `generate` it belongs to, else from its mask."""
@@ -64,14 +71,21 @@ class Prompts:
         cache = kwargs.get("past_key_values")
         col0 = cache_length(kwargs) or 0
         told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
-        written = prompts_being_continued(root, own.frame)
-        known = None if written is None or told is not None else _written_rows(written, shape, col0)
-        own.forward = Forward(known or self._rows(shape, col0, cache, kwargs, told), shape, col0, device)
+        written = prompts_being_continued(root, own.frame) if told is None else None
+        known = None if written is None else _written_rows(written.mask, shape, col0)
         own.cache = cache
+        if known is not None and written is not None:
+            own.kept_by = written.call
+            memory = self._memories.get(written.call) or Memory(written.ids, written.mask, written.mask.sum(dim=1))
+        else:
+            own.kept_by = cache
+            memory = (self._memories.get(cache) if cache is not None and col0 else None) or Memory()
+        rows = known or self._rows(shape, col0, memory, kwargs, told)
+        own.forward = Forward(rows, shape, col0, device, ids=token_ids(args, kwargs), memory=memory)
         for block in own.blocks:
             block.longest = max(block.longest, col0 + shape[1])
 
-    def _rows(self, shape: tuple[int, int], col0: int, cache: Any, kwargs: dict, told: Any) -> Rows:
+    def _rows(self, shape: tuple[int, int], col0: int, memory: Memory, kwargs: dict, told: Any) -> Rows:
         rows, q = shape
         mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= col0 + q:
@@ -87,11 +101,11 @@ class Prompts:
         else:
             real, length = None, torch.full((rows,), col0 + q)
             has_positions, is_full = told is not None, True
-        prompt, why = self._prompt_of(rows, q, col0, cache, kwargs, length, told, has_positions)
+        prompt, why = self._prompt_of(rows, q, col0, memory, kwargs, length, told, has_positions)
         return Rows(torch.zeros(rows, dtype=torch.long), length, prompt, why, has_positions, is_full, real)
 
     def _prompt_of(
-        self, rows: int, q: int, col0: int, cache: Any, kwargs: dict, length: Tensor, told: Any, has_mask: bool
+        self, rows: int, q: int, col0: int, memory: Memory, kwargs: dict, length: Tensor, told: Any, has_mask: bool
     ) -> tuple[Tensor | None, str]:  # fmt: skip
         """Lengths of the prompts, or why they are unknown."""
         way = "pass editing(..., prompt_tokens=<length of the prompt>), or use iv.generate"
@@ -106,7 +120,7 @@ class Prompts:
             return None, f"a forward without a cache does not say where its prompt ends; {way}"
         if col0 == 0:
             return length, ""
-        known = self._by_cache.get(cache) if cache is not None else None
+        known = memory.prompt_len
         if known is None:
             return (
                 None,
@@ -117,14 +131,16 @@ class Prompts:
         return known.repeat_interleave(rows // known.numel()) if rows % known.numel() == 0 else known, ""
 
     def remember(self, own: OwnForward, output: Any) -> None:
-        """Keep the prompts' lengths for the forwards that go on with the same cache."""
+        """Keep what is known of the prompts for the forwards that go on with the same cache, or in the same `generate`."""
         forward = own.forward
-        if forward is None or forward.col0 != 0 or forward.shape is None:
+        if forward is None or forward.shape is None or (forward.col0 != 0 and own.kept_by is own.cache):
             return
-        cache = own.cache if own.cache is not None else getattr(output, "past_key_values", None)
-        rows = forward.rows
-        if cache is not None and rows is not None and rows.prompt_len is not None:
-            self._by_cache[cache] = rows.prompt_len
+        kept_by = own.kept_by if own.kept_by is not None else getattr(output, "past_key_values", None)
+        rows, memory = forward.rows, forward.memory
+        if kept_by is None or rows is None or rows.prompt_len is None or kept_by in self._memories:
+            return
+        memory.prompt_len = rows.prompt_len if memory.prompt_len is None else memory.prompt_len
+        self._memories[kept_by] = memory
 
 
 def _written_rows(prompts: Tensor, shape: tuple[int, int], col0: int) -> Rows | None:

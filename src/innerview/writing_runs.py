@@ -15,7 +15,7 @@ class WritingRun(BoardRun):
         self.held: list[Any] = []
         self._is_locked = False
         self._recomputes = recomputes
-        self._is_new = True
+        self.is_new = True
         # A deque, because reading and clearing it is one step: no update is lost in between.
         self._pending: deque[Plan] = deque(maxlen=1)
 
@@ -29,7 +29,7 @@ class WritingRun(BoardRun):
         super().starts(args, kwargs)
         if self._pending:
             self._switch(self._pending.pop())
-        self._is_new = False
+        self.is_new = False
 
     def ends(self, is_whole: bool) -> None:
         self.let_go()
@@ -43,7 +43,7 @@ class WritingRun(BoardRun):
 
     def _switch(self, plan: Plan) -> None:
         assert self.forward is not None
-        if self._recomputes and not self._is_new:
+        if self._recomputes and not self.is_new:
             # Without a cache, old tokens pass again: they keep the edits they had.
             fresh = self.forward.col0 + self.forward.q - 1
             plan = Plan.joined(plan.edits, self.plan.between(0, fresh) + plan.between(fresh, None))

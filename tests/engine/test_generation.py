@@ -437,7 +437,7 @@ def test_the_text_continues_the_prompt_and_holds_none_of_it(model: iv.Model) -> 
         ({"num_beams": 2, "temperature": 0.5}, "choose one of the two"),
         ({"num_return_sequences": 2}, "2 sequences need temperature above 0, or as many beams"),
         ({"cache": "paged"}, "cache is one of dynamic, static, none, not 'paged'"),
-        ({"readings": ["mood"]}, "a reading is a Direction, not 'mood' of type str"),
+        ({"readings": ["mood"]}, "a reading is a Direction or a Reading, not 'mood' of type str"),
         ({"num_beams": 2, "readings": [direction()]}, "use num_beams=1"),
         ({"temperature": 1.0, "top_k": 0}, "top_k is a whole number from 1, not 0"),
         ({"temperature": 1.0, "top_p": 1.5}, "top_p is above 0 and at most 1, not 1.5"),

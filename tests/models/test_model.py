@@ -8,7 +8,6 @@ import torch
 import innerview as iv
 from innerview.errors import ModelError, SiteError
 from innerview.models import text
-from innerview.models.families import TRANSFORMERLENS_BLOCK
 from tests.networks import FAMILIES, ids, module, opened, tokenizer, toy
 
 
@@ -36,18 +35,6 @@ def test_the_table_lists_every_site_in_the_order_in_which_they_fire(model: iv.Mo
         table.loc["blocks.1.resid", "shape"] == "[batch, pos, d_model=32]"
         and table.loc["logits", "shape"] == "[batch, pos, vocab=67]"
     )
-
-
-@pytest.mark.parametrize("alias", sorted(TRANSFORMERLENS_BLOCK))
-def test_transformerlens_names_are_understood(model: iv.Model, alias: str) -> None:
-    wanted = {
-        "hook_resid_pre": "resid_in", "hook_resid_mid": "resid_mid", "hook_resid_post": "resid", "hook_attn_out": "attn.out",
-        "hook_mlp_out": "mlp.out", "attn.hook_q": "attn.q", "attn.hook_k": "attn.k", "attn.hook_v": "attn.v",
-        "attn.hook_z": "attn.heads", "attn.hook_pattern": "attn.pattern", "mlp.hook_post": "mlp.hidden",
-        "mlp.hook_pre": "mlp.gate" if model.family.name == "llama" else "mlp.pre", "mlp.hook_pre_linear": "mlp.pre",
-    }[alias]  # fmt: skip
-    assert model.site(f"blocks.2.{alias}").name == f"blocks.2.{wanted}"
-    assert [s.name for s in model.expand(f"blocks.*.{alias}")] == [f"blocks.{i}.{wanted}" for i in range(3)]
 
 
 def test_wildcards_match_layers(model: iv.Model) -> None:

@@ -19,8 +19,8 @@ def test_a_committed_notebook_has_no_outputs_no_counts_and_no_widget_state(track
         assert "widgets" not in notebook.metadata, path.name
 
 
-def test_every_code_cell_of_a_tutorial_stands_under_words(tracked: list[Path]) -> None:
-    for path in [path for path in tracked if path.suffix == ".ipynb" and "tutorials" in path.parts]:
+def test_every_code_cell_of_a_tutorial_or_howto_stands_under_words(tracked: list[Path]) -> None:
+    for path in [path for path in tracked if path.suffix == ".ipynb" and {"tutorials", "howto"} & set(path.parts)]:
         kinds = [cell.cell_type for cell in nbformat.read(path, as_version=4).cells]
         assert kinds[0] == "markdown"
         assert ("code", "code") not in itertools.pairwise(kinds), path.name

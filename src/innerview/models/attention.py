@@ -2,12 +2,14 @@
 
 import copy
 import dataclasses
+import functools
 import threading
 from typing import Any
 
 from torch import nn
 
 from innerview.errors import CaptureError
+from innerview.models.inside import Inside
 from innerview.models.model import Model
 
 
@@ -21,7 +23,7 @@ def eager_twin(model: Model) -> Model:
     """
     module: Any = model.module
     kernel = getattr(getattr(module, "config", None), "_attn_implementation", None)
-    if kernel is None or not hasattr(module, "set_attn_implementation"):
+    if kernel is None:
         raise CaptureError(
             f"{model.name} ({type(module).__name__}) cannot choose its attention kernel, so its attention weights cannot be had; "
             "read attn.heads or attn.out instead"
@@ -29,7 +31,10 @@ def eager_twin(model: Model) -> Model:
     if kernel == "eager":
         return model
     twin: Any = _twin(module, {})
-    twin.set_attn_implementation("eager")
+    # Not set_attn_implementation, which refuses networks whose attention chooses by its config as it runs.
+    for part in twin.modules():
+        if getattr(getattr(part, "config", None), "_attn_implementation", None) not in (None, "eager"):
+            part.config._attn_implementation = "eager"
     return dataclasses.replace(model, module=twin, lock=threading.RLock())
 
 
@@ -47,5 +52,24 @@ def _twin(module: nn.Module, made: dict[int, Any]) -> nn.Module:
             value = made.setdefault(id(value), copy.deepcopy(value))
         elif isinstance(value, dict):
             value = copy.copy(value)
-        twin.__dict__[name] = value
+        elif name in ("forward", "_old_forward"):
+            value = _rebound(value, module, twin)
+        if value is not _OWN:
+            twin.__dict__[name] = value
     return twin
+
+
+_OWN = object()
+
+
+def _rebound(forward: Any, module: nn.Module, twin: nn.Module) -> Any:
+    """A forward that somebody put on a module, for its twin: it must call the twin's parts. `_OWN` for the class's own."""
+    if isinstance(forward, Inside):
+        return _rebound(forward.before, module, twin)
+    if forward is None:
+        return _OWN
+    if isinstance(forward, functools.partial):
+        # Offloading: what loads the weights is told the module that it loads them into.
+        args = [twin if arg is module else arg for arg in forward.args]
+        return functools.update_wrapper(functools.partial(forward.func, *args, **forward.keywords), forward)
+    return forward.__func__.__get__(twin) if getattr(forward, "__self__", None) is module else forward

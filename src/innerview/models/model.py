@@ -5,14 +5,15 @@ import weakref
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import nn
 
 from innerview.errors import SiteError
-from innerview.models.families import TRANSFORMERLENS_BLOCK, TRANSFORMERLENS_MODEL, Family, Part
+from innerview.models.aliases import TRANSFORMERLENS_BLOCK, TRANSFORMERLENS_MODEL
+from innerview.models.families import Family
 from innerview.models.site import Site
 
 _LOCKS: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
@@ -40,6 +41,9 @@ class Model:
         vocab: Number of logits, None if unknown.
         context: Longest text in tokens, None if unbounded or unknown.
         lock: Held for one forward, and around registering hooks and switching kernels.
+        opened_by: Whether the sites come from the `table` of families, from `finding` them in the network, or by module `path` alone.
+        checks: What was seen to hold in a trial of a found network, in words.
+        refused: Names of sites that a found network does not offer, and why, with what to use instead.
     """
 
     module: nn.Module
@@ -52,6 +56,9 @@ class Model:
     vocab: int | None = None
     context: int | None = None
     lock: Any = field(default=None, repr=False)
+    opened_by: Literal["table", "finding", "path"] = "table"
+    checks: tuple[str, ...] = field(default=(), repr=False)
+    refused: dict[str, str] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         family = self.family.name if self.family else type(self.module).__name__
@@ -121,8 +128,8 @@ class Model:
         if head != "blocks" or hook not in TRANSFORMERLENS_BLOCK:
             return name
         names = [f"blocks.{layer}.{part}" for part in TRANSFORMERLENS_BLOCK[hook].split("|")]
-        first = names[0].replace("*", "0")
-        return names[0] if first in self.table else names[-1]
+        known = [name for name in names if any(fnmatchcase(site, name) for site in self.table)]
+        return known[0] if known else names[-1]
 
     def _by_path(self, name: str) -> list[Site]:
         """Sites at modules' paths: `module:encoder.fc1`, `encoder.fc1`, with `@input` behind, or with `*` for a part of a path."""
@@ -148,44 +155,10 @@ class Model:
         if is_layer and self.n_layers and not 0 <= int(parts[1]) < self.n_layers:
             last = self.n_layers - 1
             return f"no layer {parts[1]} for site {name!r}: {self.name} has {self.n_layers}, blocks.0 to blocks.{last}"
+        for refused, reason in self.refused.items():
+            if fnmatchcase(known, refused) or fnmatchcase(refused, known):
+                return f"no site {name!r} in {kind}: {reason}"
         names = list(self.table) or [f"module:{path}" for path, _ in self.module.named_modules() if path]
         near = get_close_matches(known, names, n=1, cutoff=0.0)
         nearest = f"; nearest is {near[0]!r}" if near else ""
         return f"no site {name!r} in {kind}{nearest}; model.sites() lists them, and module:<path> names any module's output"
-
-
-def family_sites(family: Family, prefix: str, root: str, module: nn.Module, sizes: dict[str, int]) -> dict[str, Site]:
-    """The table of sites of a network of a known family, in the order in which they fire.
-
-    Args:
-        family: Row of the table of families.
-        prefix: Path of the base model inside the root, with a dot behind unless empty.
-        root: Path of the root itself, with a dot behind unless empty (a compiled wrapper).
-        module: The root module.
-        sizes: Sizes by axis name: d_model, d_mlp, head, kv_head, d_head, vocab.
-    """
-    table: dict[str, Site] = {}
-
-    def put(name: str, path: str, part: Part, layer: int | None) -> None:
-        heads = sizes[part.heads] if part.heads else None
-        axes = ("batch", "pos") + ((part.heads,) if part.heads else ()) + (part.axes,)
-        if part.is_eager:
-            axes, shape = ("batch", "head", "pos", "key"), None
-        else:
-            shape = tuple(sizes[a] for a in axes[2:])
-        instead = f"blocks.{layer}.{part.instead}" if part.instead else ""
-        table[name] = Site(
-            name, path, part.side, axes, shape, layer, part.item, part.part, part.parts, heads,
-            part.is_eager, not part.instead, instead,
-        )  # fmt: skip
-
-    put("embed", f"{prefix}{family.embed}", Part(""), None)
-    blocks = module.get_submodule(f"{prefix}{family.blocks}")
-    for layer in range(len(blocks)):  # type: ignore[arg-type]
-        for name, part in family.block.items():
-            path = f"{prefix}{family.blocks}.{layer}" + (f".{part.path}" if part.path else "")
-            put(f"blocks.{layer}.{name}", path, part, layer)
-    put("final_norm", f"{prefix}{family.final_norm}", Part(""), None)
-    if family.head in dict(module.named_modules()) or f"{root}{family.head}" in dict(module.named_modules()):
-        put("logits", f"{root}{family.head}", Part("", axes="vocab"), None)
-    return table

@@ -1,21 +1,22 @@
 """Opening a network: by bundled name, hub id, folder, or any module."""
 
-import contextlib
-from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
+from transformers import AutoTokenizer, PreTrainedModel
 
 from innerview.bundled import bundled_folder, bundled_names
 from innerview.errors import ModelError
 from innerview.models.adapters import adapter_of, check_base, merge
 from innerview.models.families import FAMILIES, Family
-from innerview.models.model import Model, family_sites, lock_of
+from innerview.models.finding import found_in
+from innerview.models.loading import load_module
+from innerview.models.model import Model, lock_of
+from innerview.models.table import family_sites
 from innerview.opened import opened
 
 
@@ -25,39 +26,80 @@ def open_model(
     tokenizer: Any = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
 ) -> Model:
     """An opened network.
 
     Args:
-        source: A bundled name (`"pocket"`), a folder, a hub id, any `torch.nn.Module`, or a Model (returned as it is).
+        source: A bundled name (`"pocket"`), a folder, a hub id, any `torch.nn.Module`, a network opened by TransformerLens or
+            nnsight, or a Model (returned as it is).
         tokenizer: Tokenizer of a module that was built by hand; loaded beside the weights otherwise.
         dtype: Numbers to load the weights in; as stored when None, except float16 on a CPU, which becomes float32.
         device: Where to put the weights; a module stays where it is when None.
+        device_map: How to spread the weights over devices, such as `"auto"`; needs accelerate.
     Raises:
         ModelError: There is no such network, or its files cannot be read.
     """
     if isinstance(source, Model):
         return source
-    if isinstance(source, nn.Module):
-        model = _from_module(source, tokenizer, getattr(getattr(source, "config", None), "name_or_path", ""))
+    if device is not None and device_map is not None:
+        raise ModelError(f"device={device!r} and device_map={device_map!r} were both given; give one of them")
+    module = _module_of(source)
+    if module is not None:
+        if device_map is not None:
+            raise ModelError(
+                f"device_map={device_map!r} spreads weights while they load, and {type(source).__name__} is loaded already; "
+                "give a folder or a hub id, or use device="
+            )
+        _move(module, device, dtype)
+        tokenizer = tokenizer or getattr(source, "tokenizer", None)
+        model = _from_module(module, tokenizer, getattr(getattr(module, "config", None), "name_or_path", ""))
     elif isinstance(source, (str, Path)):
-        folder = _locate(str(source))
-        adapter = adapter_of(folder)
-        if adapter is not None:
-            check_base(adapter)
-            folder = str(adapter.base)
-        module = _load_module(str(source), folder, dtype)
-        if adapter is not None:
-            merge(module, adapter)
-        model = _from_module(module, tokenizer or _load_tokenizer(folder), str(source))
+        model = _from_files(str(source), tokenizer, dtype, device, device_map)
     else:
         raise ModelError(
             f"cannot open {source!r} of type {type(source).__name__}; give a bundled name, a folder, a hub id or a torch.nn.Module"
         )
-    if device is not None or (dtype is not None and isinstance(source, nn.Module)):
-        model.module.to(device=device, dtype=dtype)
     opened.add("model", model)
     return model
+
+
+def _module_of(source: Any) -> nn.Module | None:
+    """The torch module of what others opened: of a TransformerLens bridge, of an nnsight model, or the module itself."""
+    for name in ("original_model", "_model", "_module"):
+        inner = vars(source).get(name) if hasattr(source, "__dict__") else None
+        if inner is None and isinstance(source, nn.Module):
+            inner = source._modules.get(name)
+        is_peer = type(source).__module__.partition(".")[0] in ("transformer_lens", "nnsight")
+        if isinstance(inner, nn.Module) and (is_peer or not isinstance(source, nn.Module)):
+            return inner
+    return source if isinstance(source, nn.Module) else None
+
+
+def _from_files(source: str, tokenizer: Any, dtype: Any, device: Any, device_map: Any) -> Model:
+    folder = _locate(source)
+    adapter = adapter_of(folder)
+    if adapter is not None:
+        check_base(adapter)
+        folder = str(adapter.base)
+    module = load_module(source, folder, dtype, device_map)
+    if adapter is not None:
+        merge(module, adapter)
+    _move(module, device, None)
+    return _from_module(module, tokenizer or _load_tokenizer(folder), source)
+
+
+def _move(module: nn.Module, device: Any, dtype: torch.dtype | None) -> None:
+    if device is None and dtype is None:
+        return
+    try:
+        module.to(device=device, dtype=dtype)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        asked = " and ".join(f"{n}={v!r}" for n, v in (("device", device), ("dtype", dtype)) if v is not None)
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{type(module).__name__} cannot be moved to {asked}: {reason}; leave {asked} out, or load it so"
+        ) from error
 
 
 def _locate(source: str) -> str:
@@ -74,36 +116,6 @@ def _locate(source: str) -> str:
     return source
 
 
-def _load_module(source: str, folder: str, dtype: torch.dtype | None) -> nn.Module:
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        with _quietly(source in bundled_names()):
-            module = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype or "auto", trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"model {source!r} could not be opened: {reason}. "
-            f"Bundled are {', '.join(bundled_names())}; else give a folder with config.json and weights, a hub id, or a module"
-        ) from error
-    # Half precision is emulated on a CPU: slow, and several kernels lack it.
-    return module.float() if dtype is None and module.dtype == torch.float16 else module
-
-
-@contextlib.contextmanager
-def _quietly(is_small: bool) -> Iterator[None]:
-    """No progress bar for weights that load in an instant."""
-    was_shown = logging.is_progress_bar_enabled()
-    if is_small:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if is_small and was_shown:
-            logging.enable_progress_bar()
-
-
 def _load_tokenizer(folder: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -118,7 +130,9 @@ def _from_module(module: nn.Module, tokenizer: Any, name: str) -> Model:
     family = FAMILIES.get(getattr(config, "model_type", "")) if isinstance(inner, PreTrainedModel) else None
     name, lock = name or type(inner).__name__, lock_of(module)
     if family is None or config is None or not _fits(family, inner):
-        return Model(module, tokenizer, name, None, {}, context=_context(config), lock=lock)
+        return _found(
+            module, inner, root, Model(module, tokenizer, name, None, {}, context=_context(config), lock=lock)
+        )
     sizes = _sizes(config)
     return Model(
         module=module,
@@ -131,6 +145,24 @@ def _from_module(module: nn.Module, tokenizer: Any, name: str) -> Model:
         vocab=sizes["vocab"],
         context=_context(config),
         lock=lock,
+    )
+
+
+def _found(module: nn.Module, inner: nn.Module, root: str, model: Model) -> Model:
+    """The same, with the sites that are found in the network."""
+    with model.lock:
+        found = found_in(inner)
+    table = {name: replace(site, module=(root + site.module).rstrip(".")) for name, site in found.table.items()}
+    return replace(
+        model,
+        family=found.family,
+        table=table,
+        n_layers=found.n_layers,
+        d_model=found.d_model,
+        vocab=found.vocab,
+        opened_by="finding" if table else "path",
+        checks=found.checks,
+        refused=found.refused,
     )
 
 

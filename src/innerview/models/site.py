@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,36 @@ from torch import Tensor
 
 from innerview.errors import SiteError
 
-Side = Literal["input", "output"]
+# `received` is the input before any change of it; `scores`, `pattern` and `linear` are computed inside a module: see `models/inside.py`.
+Side = Literal["input", "received", "output", "scores", "pattern", "linear"]
 Point = tuple[str, Side]
+Rows = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where some heads lie in the last axis of a fused projection: seen as [groups, members, width], members `start` to `stop`.
+
+    Queries, keys and values one behind the other are one group; interleaved head by head, each head is a group.
+    """
+
+    groups: int
+    members: int
+    start: int
+    stop: int
+
+    def read(self, whole: Tensor) -> Tensor:
+        """The cut, flat in the last axis, heads in their order."""
+        if self.groups == 1:
+            width = whole.shape[-1] // self.members
+            return whole[..., self.start * width : self.stop * width]
+        return whole.unflatten(-1, (self.groups, self.members, -1))[..., self.start : self.stop, :].flatten(-3)
+
+    def write(self, whole: Tensor, new: Tensor) -> Tensor:
+        """The whole axis with the cut replaced."""
+        seen = whole.unflatten(-1, (self.groups, self.members, -1))
+        inside = new.unflatten(-1, (self.groups, self.stop - self.start, -1))
+        return torch.cat([seen[..., : self.start, :], inside, seen[..., self.stop :, :]], dim=-2).flatten(-3)
 
 
 @dataclass(frozen=True)
@@ -21,15 +49,21 @@ class Site:
 
     Attributes:
         name: The address, such as `blocks.3.resid`.
-        module: Path of the module whose input or output carries the activation.
-        side: Which of the two.
+        module: Path of the module that carries the activation.
+        side: Whether its input, its output, or what it computes inside.
         axes: Names of the axes, such as `("batch", "pos", "d_model")`.
         sizes: Sizes of the axes after `batch` and `pos`; None where unknown before a forward.
         layer: Number of the block, None outside of blocks.
-        item: Which item of the module's value, where it is a tuple; None takes the tensor or the first.
-        part: Which of `parts` equal pieces of the last axis (a fused projection); None takes all.
-        parts: Number of equal pieces of the last axis.
+        item: Which item of the module's value, where it is a tuple or a mapping; None takes the tensor or the first.
+        cut: Which part of the last axis (a fused projection); None takes all.
         heads: Number of heads that the last axis is viewed as; None leaves it flat.
+        drop: Columns at the end of the last axis that belong to no token (attention sinks).
+        is_flat: Whether the module sees all tokens of the batch in one axis.
+        is_shared: Whether the skip connection holds the very tensor, so that a change is written into it.
+        times: What the network multiplies the value by before it is what the site names.
+        over: What it divides the value by.
+        cap: Bound of the tanh that the network puts on the value; None for none.
+        derive: What computes the site from the value, where no module holds it.
         is_eager: Whether only the eager attention kernel computes it.
         is_editable: Whether a change here reaches everything that reads the site.
         instead: Where to edit when `is_editable` is false.
@@ -41,10 +75,16 @@ class Site:
     axes: tuple[str, ...] = ()
     sizes: tuple[int, ...] | None = None
     layer: int | None = None
-    item: int | None = None
-    part: int | None = None
-    parts: int = 1
+    item: int | str | None = None
+    cut: Cut | None = None
     heads: int | None = None
+    drop: int = 0
+    is_flat: bool = False
+    is_shared: bool = False
+    times: float = 1.0
+    over: float = 1.0
+    cap: float | None = None
+    derive: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
     is_eager: bool = False
     is_editable: bool = True
     instead: str = ""
@@ -55,6 +95,11 @@ class Site:
         return self.module, self.side
 
     @property
+    def pos_axis(self) -> int:
+        """Which axis the tokens are along: 1, except for attention scores and patterns, [batch, head, pos, key]."""
+        return self.axes.index("pos") if "pos" in self.axes else 1
+
+    @property
     def shape(self) -> str:
         """The axes with their sizes, for people: `[batch, pos, d_model=160]`."""
         if not self.axes:
@@ -63,22 +108,74 @@ class Site:
         named = [a if n is None else f"{a}={n}" for a, n in zip(self.axes, sizes, strict=True)]
         return "[" + ", ".join(named) + "]"
 
-    def read(self, value: Any) -> Tensor:
-        """The activation inside what the module received or returned."""
-        tensor = _item_of(value, self.item, self.name)
-        if self.part is not None:
-            tensor = tensor.chunk(self.parts, dim=-1)[self.part]
-        return tensor.unflatten(-1, (self.heads, -1)) if self.heads else tensor
+    def read(self, value: Any, rows: Rows = None) -> Tensor:
+        """The activation inside what the module handles.
 
-    def write(self, value: Any, new: Tensor) -> Any:
+        Args:
+            value: What the module received, returned or computed.
+            rows: Rows and tokens a row of the forward, for modules that see all tokens in one axis.
+        """
+        tensor = self._tensor(value, rows)
+        if self.cut is not None:
+            tensor = self.cut.read(tensor)
+        if self.heads:
+            tensor = tensor.unflatten(-1, (self.heads, -1))
+        if self.derive is not None:
+            tensor = self.derive(tensor)
+        return self._scaled(tensor)
+
+    def read_to_edit(self, value: Any, rows: Rows = None) -> Tensor:
+        """The same, for an edit: what is written over must be no tensor that a gradient still needs."""
+        tensor = self.read(value, rows)
+        return tensor.clone() if self.is_shared and tensor.requires_grad else tensor
+
+    def write(self, value: Any, new: Tensor, rows: Rows = None) -> Any:
         """A copy of `value` with the activation replaced; the container keeps its type."""
-        whole = _item_of(value, self.item, self.name)
-        flat = new.flatten(-2) if self.heads else new
-        if self.part is not None:
-            pieces = list(whole.chunk(self.parts, dim=-1))
-            pieces[self.part] = flat
-            flat = torch.cat(pieces, dim=-1)
+        whole = self._tensor(value, rows)
+        flat = self._unscaled(whole, new)
+        flat = flat.flatten(-2) if self.heads else flat
+        if self.cut is not None:
+            flat = self.cut.write(whole, flat)
+        held = _item_of(value, self.item, self.name)
+        if self.drop:
+            flat = torch.cat([flat, held[..., held.shape[-1] - self.drop :]], dim=-1)
+        if flat.shape != held.shape:
+            flat = flat.reshape(held.shape)
+        if self.is_shared:
+            # The block keeps this tensor for its skip connection, which no hook passes: both must see the change.
+            held.copy_(flat)
+            return value
         return _with_item(value, self.item, flat)
+
+    def _tensor(self, value: Any, rows: Rows) -> Tensor:
+        tensor = _item_of(value, self.item, self.name)
+        if self.drop:
+            tensor = tensor[..., : tensor.shape[-1] - self.drop]
+        if self.is_flat and rows is not None and tensor.shape[0] == rows[0] * rows[1]:
+            tensor = tensor.unflatten(0, rows)
+        return tensor
+
+    def _scaled(self, tensor: Tensor) -> Tensor:
+        tensor = tensor if self.times == 1.0 else tensor * self.times
+        tensor = tensor if self.over == 1.0 else tensor / self.over
+        return tensor if self.cap is None else torch.tanh(tensor / self.cap) * self.cap
+
+    def _unscaled(self, whole: Tensor, new: Tensor) -> Tensor:
+        if self.times == 1.0 and self.over == 1.0 and self.cap is None:
+            return new
+        wide = new.float() if new.dtype in (torch.float16, torch.bfloat16) else new
+        if self.cap is not None:
+            if bool((wide.abs() >= self.cap).any()):
+                raise SiteError(
+                    f"the network caps {self.name!r} at {self.cap:g}, and the edit asks for {float(wide.abs().max()):g}; "
+                    "ask for less, or edit 'final_norm'"
+                )
+            wide = torch.atanh(wide / self.cap) * self.cap
+        raw = (wide * self.over / self.times).to(new.dtype)
+        if self.cut is not None or self.heads:
+            return raw
+        # What an edit leaves alone stays bitwise as it was.
+        return torch.where(new == self._scaled(whole), whole, raw)
 
 
 def _first_tensor(items: Any) -> Any:
@@ -88,18 +185,18 @@ def _first_tensor(items: Any) -> Any:
     return None
 
 
-def _key_of(value: Any, item: int | None) -> Any:
+def _key_of(value: Any, item: int | str | None) -> Any:
     """Key or index of the tensor inside a container, None if there is none."""
     if isinstance(value, Mapping):
-        return _first_tensor(value.items())
+        return item if isinstance(item, str) and item in value else _first_tensor(value.items())
     if isinstance(value, (tuple, list)):
-        return item if item is not None else _first_tensor(enumerate(value))
+        return item if isinstance(item, int) else _first_tensor(enumerate(value))
     if dataclasses.is_dataclass(value):
         return _first_tensor((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
     return None
 
 
-def _item_of(value: Any, item: int | None, name: str) -> Tensor:
+def _item_of(value: Any, item: int | str | None, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
     key = _key_of(value, item)
@@ -117,7 +214,7 @@ def _is_plain_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, (Mapping, tuple, list))
 
 
-def _with_item(value: Any, item: int | None, new: Tensor) -> Any:
+def _with_item(value: Any, item: int | str | None, new: Tensor) -> Any:
     if isinstance(value, Tensor):
         return new
     key = _key_of(value, item)

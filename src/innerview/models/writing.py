@@ -1,6 +1,7 @@
 """How a network is told to write: transformers' generation options for a run."""
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,8 +75,23 @@ def generation_config(model: Model, options: Options, *, pad_id: int) -> Any:
 _GENERATE = inspect.unwrap(vars(GenerationMixin)["generate"]).__code__
 
 
-def prompts_being_continued(root: nn.Module, frame: Any) -> Tensor | None:
-    """Mask of the prompts of the `generate` of transformers that a forward of `root` belongs to, shape [prompts, width].
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The prompts of a call of transformers' `generate`.
+
+    Attributes:
+        mask: True where a prompt's token is real, shape [prompts, width].
+        ids: Their ids, shape [prompts, width]; None where embeddings were given.
+        call: An object that lives as long as the call and is no other call's.
+    """
+
+    mask: Tensor
+    ids: Tensor | None
+    call: Any
+
+
+def prompts_being_continued(root: nn.Module, frame: Any) -> Prompts | None:
+    """The prompts of the `generate` of transformers that a forward of `root` belongs to.
 
     A forward does not tell where its prompt ends: masks of ones are dropped, static caches have 4-D ones, a prompt may come in chunks.
     The call of `generate` knows, and stands further up the stack.
@@ -86,13 +102,21 @@ def prompts_being_continued(root: nn.Module, frame: Any) -> Tensor | None:
     """
     while frame is not None:
         if frame.f_code is _GENERATE and frame.f_locals.get("self") is root:
-            return _mask_of(frame.f_locals)
+            return _prompts_of(frame.f_locals)
         frame = frame.f_back
     return None
 
 
-def _mask_of(told: dict[str, Any]) -> Tensor | None:
+def _prompts_of(told: dict[str, Any]) -> Prompts | None:
     inputs, config = told.get("inputs_tensor"), told.get("generation_config")
+    mask = _mask_of(told, inputs, config)
+    if mask is None:
+        return None
+    has_ids = isinstance(inputs, Tensor) and inputs.ndim == 2 and not inputs.is_floating_point()
+    return Prompts(mask, inputs if has_ids else None, config)
+
+
+def _mask_of(told: dict[str, Any], inputs: Any, config: Any) -> Tensor | None:
     if not isinstance(inputs, Tensor) or getattr(told["self"].config, "is_encoder_decoder", False):
         return None
     mask = told.get("kwargs", {}).get("attention_mask")

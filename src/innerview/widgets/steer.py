@@ -16,13 +16,13 @@ from innerview.errors import WidgetError
 from innerview.generation import Generation, generate
 from innerview.models.model import Model
 from innerview.models.text import check_unicode
+from innerview.progress import progress
 from innerview.recipes import Recipe
 from innerview.widgets import dose as doses
 from innerview.widgets import wire
 from innerview.widgets.base import Widget, text, whole
 from innerview.widgets.column import Column
 from innerview.widgets.edit_form import LIMIT, EditForm, checked_directions, clamp_index, every_layer, form_of, unit_of
-from innerview.widgets.progress import progress
 
 TEXT_LIMIT = 50_000
 MOST_EDITS = 16

@@ -1,15 +1,15 @@
 """What crosses to the browser: arrays as bytes, and token text with its invisible characters shown."""
 
 import html
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from innerview.glyphs import glyph as glyph
+from innerview.glyphs import visible as visible
+
 DTYPES = ("float32", "float64", "int32", "uint8")
-NAMED = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "\x7f": "␡"}
-HIDDEN = frozenset({"Cf", "Cs", "Zl", "Zp", "Zs"})
 
 
 def pack(values: Any, dtype: str) -> dict[str, Any]:
@@ -57,23 +57,6 @@ def detach(content: Any) -> tuple[Any, list[bytes]]:
 def sendable(text: str) -> str:
     """Text with U+FFFD for each half of a character, which no message can carry; two halves that belong together are joined."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def glyph(character: str) -> str:
-    """The character, or what is shown for it when it cannot be seen."""
-    if character in NAMED:
-        return NAMED[character]
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if unicodedata.category(character) in HIDDEN or 0x80 <= code <= 0x9F:
-        return f"⟨U+{code:04X}⟩"
-    return character
-
-
-def visible(text: str) -> str:
-    """Token text with every character seen."""
-    return "".join(map(glyph, text)) or "∅"
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from innerview.widgets.progress import progress
+from innerview.progress import progress
 
 SOURCE = """
-from innerview.widgets.progress import progress
+from innerview.progress import progress
 print("before")
 with progress(2, "dose", "strength") as step:
     step()
@@ -32,3 +32,11 @@ def test_outside_a_terminal_nothing_is_written(capsys: pytest.CaptureFixture[str
         step()
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")
+
+
+def test_a_bar_of_short_work_never_shows() -> None:
+    nbclient = pytest.importorskip("nbclient")
+    source = SOURCE.replace('"strength")', '"strength", delay_s=60)')
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    assert [o["output_type"] for o in notebook.cells[0].outputs] == ["stream"]

@@ -1,0 +1,55 @@
+"""What an edit is told about the tokens in its hands."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from innerview.errors import EditError
+from innerview.models.site import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Where an activation belongs: its site, and its tokens.
+
+    Attributes:
+        site: The site that the activation is read at.
+        n_pos: Tokens of each row in the activation.
+        mask: True where the edit applies, shape [batch, pos]; None for everywhere.
+    """
+
+    site: Site
+    n_pos: int
+    mask: Tensor | None = None
+    _forward: Any = field(default=None, repr=False)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the positions of the tokens are known."""
+        return self._forward is not None and self._forward.shape is not None and self._forward.rows is not None
+
+    @property
+    def pos(self) -> Tensor:
+        """Position of each token in its row, negative for left pads, shape [batch, pos].
+
+        Raises:
+            EditError: The network was not called with token ids, or without a mask that says where rows begin.
+        """
+        if not self.has_positions:
+            raise EditError(
+                f"positions at {self.site.name!r} are unknown: the network was not called with ids through its root module; "
+                "use iv.generate or iv.capture, or an edit that does not ask for them"
+            )
+        if not self._forward.rows.has_positions:
+            raise EditError(self._forward.rows.why_unknown)
+        return self._forward.pos[:, -self.n_pos :]
+
+    @property
+    def step(self) -> Tensor:
+        """Number of each generated token, negative for the prompt's, shape [batch, pos].
+
+        Raises:
+            EditError: The positions, or the prompts' lengths, are unknown.
+        """
+        return self.pos - self._forward.prompt_len()
