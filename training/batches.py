@@ -45,7 +45,7 @@ class Batch:
 
 
 # Besides what the world tells, this share of the documents is of what forms late, until the drill is over.
-DRILLED = {"indirect object": 0.1, "facts": 0.08, "mood": 0.06, "language": 0.03}
+DRILLED = {"indirect object": 0.2, "facts": 0.08, "mood": 0.06, "language": 0.03}
 COINED = 400
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85

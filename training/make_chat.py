@@ -29,7 +29,7 @@ from training.schedule import Plan, Progress, train
 
 OUT = Path("src/innerview/bundled/pocket-chat")
 PLAN = Plan(tokens=3_000_000, learning_rate=3e-3, weight_decay=0.0, warmup=0.04)
-RANK = 16
+RANK = 32
 
 
 def save_difference(network: LlamaForCausalLM, base: Path, out: Path, plan: Plan, progress: Progress) -> None:

@@ -232,6 +232,18 @@ def test_a_training_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypat
     assert not making.kept.exists()
 
 
+def test_a_made_model_goes_onward_with_its_own_tokenizer_and_says_what_it_was(folder, tmp_path):
+    plan = replace(PLAN, seed=9, tokens=600)
+    make_pocket(replace(MAKING, out=tmp_path, plan=plan, onward=folder, vocabulary=500))
+    before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path))
+    assert all(before[name].shape == after[name].shape for name in before)
+    assert not torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    assert (tmp_path / "tokenizer.json").read_text() == (folder / "tokenizer.json").read_text()
+    card = json.loads((tmp_path / "world.json").read_text())
+    assert card["tokens"] >= 600
+    assert card["earlier"] == json.loads((folder / "world.json").read_text())
+
+
 @pytest.mark.parametrize(("tokens", "rate"), [(0, 0.01), (60, 1.01), (3000, 0.02)])
 def test_the_rate_warms_up_and_falls_to_its_floor(tokens, rate):
     progress = Progress.begun(PLAN)
