@@ -30,7 +30,7 @@ from innerview.bundled import bundled_lexicon
 from innerview.pocket.behaviour import Stage
 from innerview.pocket.sentence import Sentence
 from innerview.pocket.world import World, load_world
-from training.batches import Batches
+from training.batches import DRILLED, Batches
 from training.greedy import load
 from training.muon import Muon
 from training.network import CONTEXT, Shape, pocket_network
@@ -57,6 +57,7 @@ class Making:
     documents: int = READ_FOR_TOKENS
     checkpoints: int = 0
     onward: Path | None = None
+    drilled: dict[str, float] = field(default_factory=lambda: dict(DRILLED))
 
     @property
     def kept(self) -> Path:
@@ -140,6 +141,7 @@ def card_of(world: World, making: Making, progress: Progress, network: LlamaForC
         "minutes": round(progress.minutes, 1),
         "loss_nat": round(progress.loss, 4) if progress.steps else None,
         "torch": torch.__version__.split("+")[0],
+        "drilled": making.drilled,
         "earlier": json.loads((making.onward / CARD).read_text(encoding="utf-8")) if making.onward else None,
     }
 
@@ -196,6 +198,7 @@ def make_pocket(making: Making) -> None:
         CONTEXT,
         easy_tokens=0 if making.onward else int(EASY_SHARE * plan.tokens),
         drill_tokens=int(DRILL_SHARE * plan.tokens),
+        shares=making.drilled,
         earlier_tokens=progress.tokens,
     )
     bar = tqdm(total=plan.tokens, initial=progress.tokens, unit="tok", unit_scale=True, desc="pocket", mininterval=5)
@@ -221,6 +224,12 @@ def make_pocket(making: Making) -> None:
     tqdm.write(f"saved {making.out} after {progress.minutes:.1f} minutes; python -m training.check_pocket measures it")
 
 
+def share_of(said: str) -> tuple[str, float]:
+    """A behaviour and its share, from the command line."""
+    name, _, share = said.partition("=")
+    return name, float(share)
+
+
 def interrupted(*_: object) -> None:
     """A termination keeps what there is, as Ctrl-C does."""
     raise KeyboardInterrupt
@@ -242,6 +251,9 @@ def main() -> None:
     parser.add_argument("--d-model", type=int, default=Shape.d_model, help="width; a narrower network learns faster")
     parser.add_argument("--d-mlp", type=int, default=Shape.d_mlp, help="neurons of a block")
     parser.add_argument("--onward", type=Path, help="go on from the model of this folder instead of from nothing")
+    parser.add_argument(
+        "--drill", action="append", type=share_of, help="share of the documents that drill one behaviour: mood=0.1"
+    )
     parser.add_argument("--rates", type=float, default=1.0, help="share of the learning rates")
     parser.add_argument("--checkpoints", type=int, default=0, help="how many models to write along the way")
     parser.add_argument("--untrained", action="store_true", help="write the random initialisation")
@@ -262,7 +274,10 @@ def main() -> None:
     )
     shape = Shape(d_model=arguments.d_model, d_mlp=arguments.d_mlp)
     checkpoints, onward = arguments.checkpoints, arguments.onward
-    make_pocket(Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=checkpoints, onward=onward))
+    drilled = dict(arguments.drill or DRILLED.items())
+    make_pocket(
+        Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=checkpoints, onward=onward, drilled=drilled)
+    )
 
 
 if __name__ == "__main__":
