@@ -222,13 +222,12 @@ class _Finding:
         return made
 
     def _kind(self, inside: Inside, window: list[Event]) -> str:
-        outermost = [e for e in window if not any(e.path.startswith(f"{o.path}.") for o in window)]
-        mixing = [e for e in outermost if mixes(self.root, e)]
-        if not mixing:
-            return "mlp"
         memory = [r for r in inside.block.received[1:] if r is not None and r.ndim == 3 and r.is_floating_point()]
-        if self.is_pair and any(_equal(r, m) for e in mixing for r in e.received[1:] for m in memory):
+        if self.is_pair and any(_equal(r, m) for e in window for r in e.received[1:] for m in memory):
             return "cross"
+        outermost = [e for e in window if not any(e.path.startswith(f"{o.path}.") for o in window)]
+        if not any(mixes(self.root, e) for e in outermost):
+            return "mlp"
         return "attn" if _says(self.root, window, ("attn", "attention")) else "mixer"
 
     def _outside(self, stacks: list[Stack]) -> list[tuple[int, Site]]:
@@ -243,10 +242,17 @@ class _Finding:
         if len(tables) == 1 and tables[0].out is not None:
             placed.append((tables[0].began, _site("embed", tables[0].path, axes, tuple(tables[0].out.shape[2:]))))
         ends = [self.events[s.blocks[-1]] for s in stacks if s.blocks[-1] in self.events]
-        norms = [e for e in outer if ends and any(e.began > b.ended and any(_equal(e.first, v) for _, v in b.returned) for b in ends[-1:]) and is_norm(e, self.root)]  # fmt: skip
+        norms = [
+            e
+            for e in outer
+            if ends
+            and any(e.began > b.ended and any(_equal(e.first, v) for _, v in b.returned) for b in ends[-1:])
+            and is_norm(e, self.root)
+        ]
+        norms = [e for e in norms if len(self.trace.of(e.path)) == 1]  # fmt: skip
         if norms and norms[0].out is not None:
             placed.append((norms[0].ended, _site("final_norm", norms[0].path, axes, tuple(norms[0].out.shape[2:]))))
-        behind = [e for e in outer if ends and e.began > ends[-1].ended]
+        behind = [e for e in outer if ends and e.began > ends[-1].ended and len(self.trace.of(e.path)) == 1]
         return placed + self._logits(behind)
 
     def _logits(self, behind: list[Event]) -> list[tuple[int, Site]]:

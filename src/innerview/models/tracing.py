@@ -131,14 +131,14 @@ def _ids(root: nn.Module, config: Any, device: torch.device) -> Tensor:
     special = _specials(config.to_dict()) if hasattr(config, "to_dict") else set()
     usable = [i for i in range(min(vocab, 4096)) if i not in special] or [0]
     # From the middle: the first and the last ids of a vocabulary are special more often than named so.
-    start, count = len(usable) // 2, ROWS * TOKENS * _codebooks(config)
+    start, count = len(usable) // 2, ROWS * TOKENS * _codebooks(root)
     picked = [usable[(start + i) % len(usable)] for i in range(count)]
     return torch.tensor(picked, device=device).view(-1, TOKENS)
 
 
-def _codebooks(config: Any) -> int:
+def _codebooks(root: nn.Module) -> int:
     """Rows of ids that make one row of the network (music)."""
-    found = getattr(config, "num_codebooks", 1)
+    found = getattr(root, "num_codebooks", 1)
     return found if isinstance(found, int) else 1
 
 
