@@ -12,7 +12,7 @@ from tests.oracles.agreement import FAMILIES, LAYERS, TOKENS, differ
 
 pytest.importorskip("nnsight")
 
-from nnsight import NNsight  # noqa: E402
+from nnsight import NNsight
 
 
 def tensor(value: Any) -> Tensor:

@@ -13,8 +13,8 @@ from tests.oracles.agreement import FAMILIES, LAYERS, TOKENS, differ, visible
 
 pytest.importorskip("transformer_lens")
 
-from transformer_lens.model_bridge import TransformerBridge  # noqa: E402
-from transformers import AutoTokenizer  # noqa: E402
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoTokenizer
 
 HOOKS = (
     "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "ln1.hook_scale", "ln2.hook_scale", "ln1.hook_out",
