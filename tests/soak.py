@@ -188,16 +188,31 @@ def row_6(count: int) -> None:
 
 
 def row_7(count: int) -> None:
-    """Layers that return their tensor in any container: every row of the batch is edited alike."""
+    """Layers that return their tensor in any container: every row of the batch is edited alike, by every edit."""
     for nth in range(count):
         root = toy(CONTAINERS[nth % len(CONTAINERS)], seed=nth)
         model, d = iv.open_model(root), direction("module:first", width=8, size=1.0, seed=nth)
+        edit = every_edit(d, nth)[nth % 9]
         x = torch.randn(1, 3, 8).repeat(1 + nth % 4, 1, 1)
-        with iv.editing(model, [iv.Add(d)]):
+        with iv.editing(model, [edit]):
             found = root(x)
         with torch.no_grad():
-            wanted = inside(root.second(inside(root.first(x)) + d.vector))
+            wanted = inside(root.second(edit.apply(inside(root.first(x)))))
         assert torch.allclose(found, wanted, atol=1e-6) and torch.allclose(found, found[:1].expand_as(found), atol=1e-6)
+        assert not torch.allclose(found, root(x), atol=1e-4)
+
+
+def every_edit(d: iv.Direction, seed: int) -> list[Any]:
+    """One edit of each kind at the direction's site, each changing what it meets."""
+    drawn = torch.Generator().manual_seed(seed)
+    width = d.vector.numel()
+    matrix, bias = torch.randn(width, width, generator=drawn), torch.randn(width, generator=drawn)
+    return [
+        iv.Add(d), iv.ProjectOut([d, direction(d.site, width=width, seed=seed + 1)]), iv.Cap(d, at_least=2.0, unit="raw"),
+        iv.Scale(-0.5, site=d.site), iv.Replace(bias, site=d.site), iv.Transport(matrix, bias, site=d.site), iv.Rotate(d, 50),
+        iv.GradientSteer(lambda x: -((x - 1) ** 2).sum(-1), 0.2, site=d.site),
+        iv.Custom(lambda x, context: x.flip(-1), site=d.site),
+    ]  # fmt: skip
 
 
 def row_8(count: int) -> None:
@@ -357,7 +372,7 @@ ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
     4: (row_4, 20, 500),
     5: (row_5, 6, 1_000),
     6: (row_6, 4, 90),
-    7: (row_7, 12, 600),
+    7: (row_7, 18, 600),
     8: (row_8, 6, 500),
     9: (row_9, 5, 200),
     10: (row_10, 4, 40),

@@ -95,6 +95,10 @@ class Edit:
         """
         raise EditError(f"{type(self).__name__} has no strength to change to {coefficient!r}; make another edit")
 
+    def for_rows(self, rows: Sequence[int], of: int) -> "Edit":
+        """The same edit for some rows of a batch of `of`, taken apart into several forwards; itself where it says nothing row by row."""
+        return self
+
     def to_code(self) -> str:
         """The expression that builds this edit."""
         return f"iv.{type(self).__name__}({', '.join(self._said())})"
@@ -190,11 +194,11 @@ def _indices(given: Any, name: str) -> tuple[int, ...] | None:
         return None
     if hasattr(given, "tolist"):
         given = given.tolist()
+    listed: tuple[Any, ...] = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, str) else (given,)
     try:
-        listed = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, (str, bytes)) else (given,)
         found = tuple(operator.index(n) for n in listed if not isinstance(n, bool))
     except TypeError:
-        found, listed = (), (given,)
+        found = ()
     if not found or len(found) != len(listed) or min(found) < 0:
         raise EditError(f"{name} are whole numbers from 0, at least one, such as {name}=(3, 5), not {given!r}")
     return found

@@ -1,6 +1,7 @@
 """Put a given value in place of the activation."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from innerview.activations import Activations
 from innerview.edits.context import Context
 from innerview.edits.edit import Edit
 from innerview.edits.samples import samples_of
-from innerview.edits.shapes import numbers, per_row, per_token
+from innerview.edits.shapes import numbers, per_row, per_token, rows_among
 from innerview.errors import EditError
 
 
@@ -61,6 +62,12 @@ class Replace(Edit):
     @property
     def label(self) -> str:
         return f"{self.name} put in{self._behind}"
+
+    def for_rows(self, rows: Sequence[int], of: int) -> "Replace":
+        """The same edit for some rows of a batch of `of`."""
+        if self.value.ndim < 3 or self.value.shape[0] == 1:
+            return self
+        return replace(self, value=self.value[rows_among(self.value.shape[0], rows, of, "values")])
 
     def _changed(self, x: Tensor, share: Tensor | None, context: Context | None) -> Tensor:
         value = self._kept((x.device, x.dtype), lambda: self.value.to(x.device, x.dtype))
