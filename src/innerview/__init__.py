@@ -11,6 +11,7 @@ _HOMES = {
     "detach": "attachments",
     "editing": "attachments",
     "capture": "capturing",
+    "CaptureInterrupt": "chunks",
     "Direction": "direction",
     "contrast": "directions.mean_difference",
     "project": "directions.projection",
