@@ -63,7 +63,7 @@ def by_hand(name: str, block: Any, mid: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
 def test_gradients_flow_through_a_change_of_the_stream_between(name: str) -> None:
-    root = network(name)
+    root: Any = network(name)
     model = iv.open_model(root)
     weight = torch.randn(32, generator=torch.Generator().manual_seed(2), requires_grad=True)
     squared = iv.Custom(lambda x, _: x.square() * weight, site="blocks.0.resid_mid")
