@@ -219,7 +219,8 @@ class Forward:
             reading = term.reading if isinstance(term, OverPrompt) else term
             if isinstance(term, OverPrompt):
                 key = self._prompt_key(owner, reading, planned.slot if reading.key in here else None)
-                if key not in self.memory.heard and not self.memory.has_passed:
+                is_read = reading.key in here or reading.key in self._heard or self.memory.has_passed
+                if key not in self.memory.heard and not is_read:
                     raise self._too_early(reading, planned)
                 return self.memory.number(key, term, self._of_rows(), self._of_rows().left_pad.shape[0])
             found = here.get(reading.key, self._heard.get(reading.key))
