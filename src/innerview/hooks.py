@@ -92,6 +92,8 @@ class Board:
         if side == "received":
             # Before whatever changes the input: the skip connection holds what came, not what the module is given.
             return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True, prepend=True)]
+        if side == "call":
+            return [module.register_forward_pre_hook(_CallHook(self, point))]
         if side != "output":
             return [watch(self.root, module, side, _InsideHook(self, point))]
         return [module.register_forward_hook(_OutputHook(self, point))]
@@ -223,6 +225,12 @@ class _InputHook(_Hook):
 class _OutputHook(_Hook):
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
         return self.board.visit_output(self.point, output)
+
+
+class _CallHook(_Hook):
+    def __call__(self, module: nn.Module, args: tuple) -> None:
+        # What is worked out from a call is read only.
+        self.board.visit_output(self.point, args)
 
 
 class _InsideHook(_Hook):

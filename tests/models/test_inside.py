@@ -181,6 +181,27 @@ def test_a_routers_logits_put_in_choose_the_experts(name: str) -> None:
     assert torch.allclose(acts["blocks.0.mlp.out"], wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_the_neurons_of_the_chosen_experts_write_what_the_mixture_adds(name: str) -> None:
+    model = iv.open_model(network(name))
+    parts = ("moe.router", "moe.chosen", "moe.hidden", "mlp.out")
+    acts = iv.capture(model, X, [f"blocks.0.{part}" for part in parts])
+    router, chosen, hidden, out = (acts[f"blocks.0.{part}"] for part in parts)
+    assert chosen.shape == (2, 6, 2) and hidden.shape[:3] == (2, 6, 2)
+    assert torch.equal(chosen.sort(-1).values, router.topk(2).indices.sort(-1).values)
+    shares = router.softmax(-1).gather(-1, chosen)
+    if name != "qwen3_moe" or model.module.config.norm_topk_prob:
+        shares = shares / shares.sum(-1, keepdim=True)
+    wanted = torch.zeros_like(out)
+    for expert in range(4):
+        found = iv.neurons(model, 0, expert=expert)
+        share = shares * (chosen == expert)
+        wanted += (share[..., None] * (hidden @ found.out + (0 if found.out_bias is None else found.out_bias))).sum(2)
+    assert torch.allclose(out, wanted, atol=2e-6)
+    with pytest.raises(EditError, match=r"edit 'blocks.0.mlp.out' instead"):
+        iv.capture(model, X, "logits", edits=[iv.Replace(torch.zeros(1), site="blocks.0.moe.hidden")])
+
+
 def test_logits_under_a_cap_are_edited_as_the_network_returns_them_and_never_beyond_it() -> None:
     root = network("gemma2")
     model = iv.open_model(root)
