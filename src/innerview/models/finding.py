@@ -317,10 +317,13 @@ def _replayed(root: nn.Module, event: Event, hidden: Tensor) -> Tensor | None:
     # A cache would show the module the tokens of the first call.
     named = {k: None if hasattr(v, "get_seq_length") else v for k, v in event.kwargs.items()}
     if event.args:
-        args, kwargs = (hidden, *event.args[1:]), named
+        # Queries, keys and values of a plain attention are one value given three times.
+        given = event.args[0]
+        args, kwargs = tuple(hidden if _equal(v, given) else v for v in event.args), named
     else:
         key = next(k for k, v in named.items() if isinstance(v, Tensor))
-        args, kwargs = (), {**named, key: hidden}
+        given, args = named[key], ()
+        kwargs = {k: hidden if _equal(v, given) else v for k, v in named.items()}
     output = root.get_submodule(event.path)(*args, **kwargs)
     if isinstance(output, (tuple, list)):
         return next((v for v in output if isinstance(v, Tensor)), None)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 ROWS, TOKENS = 2, 7
+VOCABS = ("vocab_size", "d_vocab", "n_vocab")
 
 
 @dataclass(eq=False)
@@ -98,9 +99,15 @@ def trial_of(root: nn.Module) -> Trial | None:
             kwargs["decoder_input_ids"] = _ids(root, config, device)
         return Trial((), kwargs | _options(takes), is_text=False)
     needed = [p for p in takes.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]  # fmt: skip
-    if len(needed) == 1 and _tables(root):
+    if len(needed) == 1 and (_tables(root) or _vocab(root) is not None):
         return Trial((_ids(root, None, device),), {}, is_text=True)
     return None
+
+
+def _vocab(root: nn.Module) -> int | None:
+    """Number of ids, as a network of another library says."""
+    said = [getattr(getattr(root, where, None), name, None) for where in ("config", "cfg") for name in VOCABS]
+    return next((n for n in said if isinstance(n, int)), None)
 
 
 def _text_trial(root: nn.Module, takes: Mapping[str, Any], config: Any, device: torch.device) -> Trial:
@@ -127,7 +134,7 @@ def _ids(root: nn.Module, config: Any, device: torch.device) -> Tensor:
     text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     vocab = getattr(text, "vocab_size", None) if config is not None else None
     if not isinstance(vocab, int):
-        vocab = min((table.num_embeddings for table in _tables(root)), default=8)
+        vocab = _vocab(root) or min((table.num_embeddings for table in _tables(root)), default=8)
     special = _specials(config.to_dict()) if hasattr(config, "to_dict") else set()
     usable = [i for i in range(min(vocab, 4096)) if i not in special] or [0]
     # From the middle: the first and the last ids of a vocabulary are special more often than named so.
