@@ -7,14 +7,12 @@ import torch
 
 from innerview.activations import Activations
 from innerview.capture_tasks import Task
-from innerview.chosen import Chosen, Positions, head_numbers
+from innerview.chosen import Chosen, Positions, head_numbers, wanted_sites
 from innerview.chunks import parts, run_chunks
 from innerview.direction import Direction
-from innerview.errors import CaptureError
 from innerview.hooks import board_of
 from innerview.inputs import Call
 from innerview.models.model import Model
-from innerview.models.site import Site
 from innerview.reductions import reduction_of
 from innerview.runs import EMPTY, Plan
 from innerview.sinks import Appendable, Sink
@@ -67,7 +65,7 @@ def capture(
         SiteError: There is no such site.
         TextError: The inputs cannot be read.
     """
-    wanted = _wanted(model, sites)
+    wanted = wanted_sites(model, sites)
     board = board_of(model)
     own = EMPTY if edits == () else Plan.of(model, edits)
     plan = own if hermetic else board.frozen_plan() + own
@@ -92,14 +90,3 @@ def capture(
         # It may have come before gradients were switched back; the second time does it.
         torch.set_grad_enabled(had_gradients)
         raise
-
-
-def _wanted(model: Model, sites: str | Sequence[str]) -> list[Site]:
-    names = [sites] if isinstance(sites, str) else list(sites)
-    if not names:
-        raise CaptureError("no site was asked for; name at least one, such as 'blocks.*.resid'")
-    found: dict[str, Site] = {}
-    for name in names:
-        for site in model.expand(name):
-            found.setdefault(site.name, site)
-    return list(found.values())

@@ -1,4 +1,4 @@
-"""Chosen tokens and heads: which part of what passes at a site is kept."""
+"""Chosen sites, tokens and heads: which part of what passes is kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from innerview.errors import CaptureError
 from innerview.inputs import Call
+from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.runs import Forward
 from innerview.where import Where
@@ -146,6 +147,22 @@ def _positions(given: Any) -> tuple[Any, ...]:
     raise CaptureError(
         f"positions are whole numbers, 'last', or a list of numbers for each row, at least one each; not {given!r}"
     )
+
+
+def wanted_sites(model: Model, sites: str | Sequence[str]) -> list[Site]:
+    """The sites that names, wildcards, aliases and module paths stand for, each once.
+
+    Raises:
+        CaptureError: None was asked for.
+    """
+    names = [sites] if isinstance(sites, str) else list(sites)
+    if not names:
+        raise CaptureError("no site was asked for; name at least one, such as 'blocks.*.resid'")
+    found: dict[str, Site] = {}
+    for name in names:
+        for site in model.expand(name):
+            found.setdefault(site.name, site)
+    return list(found.values())
 
 
 def pos_axis(site: Site, x: Tensor, call: Call) -> int | None:
