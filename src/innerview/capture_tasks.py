@@ -17,7 +17,8 @@ from innerview.models.attention import eager_twin
 from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.reductions import OverTokens, Reduction
-from innerview.runs import Plan, check_positions
+from innerview.rows import Memory
+from innerview.runs import Plan, check_prompts
 from innerview.sinks import Copies, Sink
 from innerview.site_gradients import LiveKeeper, scalar_of
 
@@ -51,7 +52,7 @@ class Task:
                 "a capture that goes on from a cache does not know where its tokens stand; drop where=, or give the whole text"
             )
         if call.tokens is not None and self.plan.edits:
-            check_positions(self.plan, call.tokens.lengths, 0)
+            check_prompts(self.plan, Memory(call.tokens.ids, call.tokens.mask, call.tokens.lengths), 0)
         if self.chosen is not None and self.chosen.positions is not None:
             # Here and not chunk by chunk, so that a row is called by its number in the whole batch.
             self.chosen.columns(call, None)

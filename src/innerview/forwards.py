@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from innerview.errors import EditError
-from innerview.models.model import Model
 from innerview.plans import Planned, Read
 from innerview.readings import OverPrompt, Reading
 from innerview.rows import Memory, Rows
@@ -271,16 +270,3 @@ class Forward:
             memory.has_passed = not bool((self.pos < self.prompt_len()).any())
         if not memory.has_passed or self.col0 == 0:
             memory.hear(key, numbers, self.col0)
-
-
-def tokens_of(model: Model, where: Where, forward: Forward) -> Tensor | None:
-    """True for the tokens of a forward that a Where means, shape [rows, q]; None for all.
-
-    Raises:
-        EditError: It has a condition, which only an edit can have; or what is asked for is unknown or not there.
-    """
-    if where.condition is not None:
-        raise EditError(
-            "a condition is read while edits apply, so it chooses no tokens to keep; use a Where without condition="
-        )
-    return forward.chosen(where, Reader.of(model.tokenizer) if where.needs_reader else None)
