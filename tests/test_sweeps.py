@@ -268,6 +268,10 @@ def test_a_sweep_shows_itself_as_figure_table_and_text(tmp_path: Path) -> None:
     assert frame["perplexity_change"].isna().tolist() == [False, True, False, True]
     summary = found.summary()
     assert summary.index.tolist() == [2, -2] and summary["n"].tolist() == [2, 2]
+    grouped = frame.groupby("strength", sort=False)
+    assert summary["effect_se"].tolist() == pytest.approx(grouped["effect"].sem().tolist())
+    assert summary["cost"].tolist() == pytest.approx(grouped["cost"].mean().tolist())
+    assert summary["perplexity_change"].tolist() == pytest.approx(grouped["perplexity_change"].mean().tolist())
     page = found.to_html(tmp_path / "sweep.html").read_text(encoding="utf-8")
     assert "<details>" in page and 'src="http' not in page
 

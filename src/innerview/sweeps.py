@@ -82,11 +82,19 @@ class Sweep(ShowsFigure):
 
     def summary(self) -> pd.DataFrame:
         """One row a strength: means over the prompts that were measured, the effect's standard error, and how many they are."""
-        grouped = self.frame().groupby("strength", sort=False)
-        means = grouped.mean(numeric_only=True).drop(columns="prompt")
-        means.insert(2, "effect_se", grouped["effect"].sem())
-        means["n"] = grouped["effect"].count()
-        return means
+        effect, n = self.effect, (~self.values.isnan()).sum(dim=1)
+        spread = ((effect - effect.nanmean(dim=1, keepdim=True)).square().nansum(dim=1) / (n - 1)).sqrt()
+        columns = {
+            "metric": self.values.nanmean(dim=1),
+            "effect": effect.nanmean(dim=1),
+            "effect_se": spread / n.sqrt(),
+        }
+        if self.cost is not None:
+            columns["cost"] = self.cost.nanmean(dim=1)
+        if self.perplexity is not None and self.plain_perplexity is not None:
+            columns["perplexity_change"] = (self.perplexity - self.plain_perplexity).nanmean(dim=1)
+        named = {name: column.tolist() for name, column in columns.items()} | {"n": n.tolist()}
+        return pd.DataFrame(named, index=pd.Index(self.strengths, name="strength"))
 
     def figure(self) -> go.Figure:
         """Mean effect against mean cost, a point a strength and each prompt as a faint dot; against the strength without a cost."""
