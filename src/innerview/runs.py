@@ -146,11 +146,21 @@ def apply(planned: tuple[Planned, ...], forward: Forward | None, value: Any, own
         mask, share = _tokens_of(one, forward, x, value, owner)
         if forward is not None and forward.is_idle(one):
             continue
-        new = one.edit.apply(x, share, Context(one.site, _width(one.site, x), mask, forward))
+        new = _edited(one, x, share, Context(one.site, _width(one.site, x), mask, forward))
         if mask is not None:
             new = torch.where(_along(one.site, mask.to(x.device), x), new, x)
         value = one.site.write(value, new, rows)
     return value
+
+
+def _edited(planned: Planned, x: Tensor, share: Tensor | None, context: Context) -> Tensor:
+    before = current.get()
+    try:
+        # A function of the user's own may call parts of the network, which are then no part of this forward.
+        current.set(ASIDE)
+        return planned.edit.apply(x, share, context)
+    finally:
+        current.set(before)
 
 
 def listen(plan: Plan, point: Point, forward: Forward | None, value: Any, owner: Any = None) -> None:
@@ -200,4 +210,11 @@ def _along(site: Site, tokens: Tensor, x: Tensor) -> Tensor:
     return tokens.view(tokens.shape[0], *before, tokens.shape[1], *(1,) * (x.ndim - 1 - site.pos_axis))
 
 
+class _Aside:
+    """Stands for no run of any network."""
+
+    board = None
+
+
+ASIDE = _Aside()
 current: ContextVar[Any] = ContextVar("innerview_run", default=None)
