@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from innerview.models.additions import Addition, Inside, Step, close, holds, is_norm, steps_of
 from innerview.models.checking import check
+from innerview.models.derivable import with_derivable
 from innerview.models.families import Family, Part
 from innerview.models.projections import finer_parts
 from innerview.models.site import Site
@@ -109,6 +110,7 @@ class _Finding:
         for name, reason in failed.items():
             self.refused[name] = f"{reason}; use module:{table[name].module}"
             del table[name]
+        table = with_derivable(self.root, self.trial, table)
         vocab = table["logits"].sizes[-1] if "logits" in table and table["logits"].sizes else None
         return Found(self._family(stacks, table), table, depth, width, vocab, tuple(checks), self.refused)
 
