@@ -222,7 +222,8 @@ def trace(root: nn.Module, trial: Trial, paths: Iterable[str], edits: Mapping[An
             module = root.get_submodule(path)
             hooks.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
             hooks.enter_context(module.register_forward_hook(after))
-        return Trace(events, _forward(root, trial))
+        output = _forward(root, trial)
+        return Trace(events, None if output is None else _copy(output))
 
 
 def _edited(module: nn.Module, side: str, edit: Any) -> Any:
@@ -274,8 +275,8 @@ def _returned(output: Any) -> list[tuple[int | None, Tensor]]:
 
 
 def _copy(value: Tensor) -> Tensor:
-    # Later modules may write over what passes.
-    return value.detach().clone()
+    # Later modules may write over what passes; and a network may be spread over several devices.
+    return value.detach().to("cpu", copy=True)
 
 
 def _main(output: Any) -> Tensor | None:
