@@ -202,6 +202,32 @@ def test_another_prompts_activations_go_to_the_same_positions_with_pads_and_a_ca
         iv.capture(model, [rows[0]], site, edits=[iv.Replace.from_activations(donor, site, row=0)])
 
 
+def test_one_prompts_activations_go_to_every_row_by_position() -> None:
+    model, site = opened("gpt2", layers=2), "blocks.0.resid"
+    value = iv.capture(model, ragged((3,), seed=9), site)[site][0]
+    edit = iv.Replace(value, site=site, where=iv.Where(positions=range(3)))
+    x, mask = padded(ragged((6, 4)), left=True)
+    given = {"input_ids": x, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    found = iv.capture(model, given, site, edits=[edit])[site]
+    assert torch.equal(found[0, :3], value) and torch.equal(found[1, 2:5], value)
+
+
+def test_scores_take_a_value_and_a_schedule_and_refuse_a_gradient() -> None:
+    model, x, site = opened("llama", layers=2), ids(2, 5), "blocks.1.attn.pattern"
+    even = torch.full((4, 5, 5), 0.2)
+    at = iv.Where(positions=(2, 4))
+    found = iv.capture(model, x, site, edits=[iv.Replace(even, site=site, heads=1, where=at)])[site]
+    plain = iv.capture(model, x, site)[site]
+    assert torch.equal(found[:, 1, [2, 4]], torch.full((2, 2, 5), 0.2)) and torch.equal(found[:, 0], plain[:, 0])
+    assert torch.equal(found[:, 1, [0, 1, 3]], plain[:, 1, [0, 1, 3]])
+    half = iv.capture(model, x, site, edits=[iv.Scale(0.0, site=site, where=iv.Where(schedule=iv.Constant(0.5)))])[site]
+    assert torch.allclose(half, plain / 2, atol=1e-6)
+    with pytest.raises(
+        EditError, match=r"gives one score a token, and 'blocks.1.attn.pattern' is \[batch, head, pos, key\]"
+    ):
+        iv.attach(model, [iv.GradientSteer(bowl, site=site)])
+
+
 def test_a_function_is_told_where_it_is() -> None:
     model, told = opened("llama", layers=2), []
 

@@ -329,6 +329,15 @@ def test_coefficients_of_rows_repeat_for_beams_and_refuse_other_counts() -> None
         edit.apply(torch.zeros(5, 1, 32))
 
 
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    for one in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5])):
+        assert iv.Scale(one, site=SITE).to_code() == iv.Scale(0.5, site=SITE).to_code()
+    for several in (np.float32([0.5, 1.0]), torch.tensor([0.5, 1.0]), (0.5, 1), [np.float32(0.5), np.int64(1)]):
+        assert iv.Add(D, several).coefficient == (0.5, 1.0)  # type: ignore[arg-type]
+    assert iv.Add(D, np.float32(0.5)).coefficient == iv.Add(D, torch.tensor(0.5)).coefficient == 0.5  # type: ignore[arg-type]
+    assert torch.equal(iv.Replace(np.ones(32), site=SITE).value, torch.ones(32, dtype=torch.float64))
+
+
 def test_several_directions_span_what_their_vectors_span() -> None:
     edit = iv.ProjectOut([D, E, D])
     assert edit.basis().shape == (2, 32) and torch.allclose(edit.basis() @ edit.basis().T, torch.eye(2).double())

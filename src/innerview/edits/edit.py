@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -230,7 +231,7 @@ def number_of(given: Any, what: str) -> float:
     """
     if isinstance(given, Tensor) and given.numel() == 1:
         given = given.item()
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not math.isfinite(given):
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
         raise EditError(f"{what} is a finite number, not {given!r}")
     return float(given)
 

@@ -21,7 +21,7 @@ class Replace(Edit):
 
     Attributes:
         value: One vector for all tokens, [width] or [head, d_head]; one for each row, [batch, 1, width]; or one for each token,
-            [batch, pos, width], by its position in its row, so that pads and a cache change nothing.
+            [batch, pos, width] or [pos, width], by its position in its row, so that pads and a cache change nothing.
         name: What to call it.
     """
 
@@ -73,6 +73,9 @@ class Replace(Edit):
         value = self._kept((x.device, x.dtype), lambda: self.value.to(x.device, x.dtype))
         if value.ndim == x.ndim and 1 < value.shape[0] < x.shape[0] and x.shape[0] % value.shape[0] == 0:
             value = value[per_row(torch.arange(value.shape[0], device=x.device), x, "values")]
+        if value.ndim == 2 and x.ndim == 3 and value.shape[0] > 1:
+            # One prompt's tokens, for every row.
+            value = value[None]
         in_rows = context is not None and context.has_positions and context.site.pos_axis == 1
         if in_rows and value.ndim == x.ndim and value.shape[1] > 1:
             value = self._by_position(value, x, context)  # type: ignore[arg-type]
