@@ -374,3 +374,71 @@ def test_several_streams_are_one_more_axis() -> None:
     assert moves(model, {"input_ids": ids()}, "blocks.0.resid")
     with pytest.raises(iv.SiteError, match=r"blocks.0.attn.out'.*: what model.layers.0 adds to its stream is not what one of its modules returns; use module:"):  # fmt: skip
         model.site("blocks.0.attn.out")
+
+
+def test_a_network_that_got_another_block_is_looked_through_again() -> None:
+    torch.manual_seed(0)
+    module = Own().eval()
+    assert iv.open_model(module).n_layers == 3
+    module.tower.append(Block(16, 1.0).eval())
+    assert iv.open_model(module).n_layers == 4
+
+
+def test_a_compiled_network_is_found_around_its_original_and_not_run_when_compiled_in_place() -> None:
+    torch.manual_seed(0)
+    module = Own().eval()
+    wrapped = iv.open_model(torch.compile(module, backend="eager"))
+    assert wrapped.opened_by == "finding" and wrapped.site("blocks.0.resid").module == "_orig_mod.tower.0"
+    module.compile(backend="eager")
+    inside = iv.open_model(module)
+    with pytest.raises(iv.SiteError, match=r"Own is compiled, and compiled code ignores hooks; open it before compiling it; use module paths"):  # fmt: skip
+        inside.site("blocks.0.resid")
+
+
+def test_a_block_that_mixes_and_one_that_does_not_are_told_apart_by_what_they_do() -> None:
+    torch.manual_seed(0)
+    module = Own().eval()
+    for block in module.tower:
+        block.look, block.think = Blind(16), Sighted(16)
+    model = iv.open_model(module)
+    # Named as they are written here, the first would be the attention.
+    assert model.site("blocks.0.mlp.out").module == "tower.0.look"
+    assert model.site("blocks.0.mixer.out").module == "tower.0.think"
+
+
+class Blind(nn.Module):
+    """Called as an attention, and blind to other positions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *others: Tensor) -> tuple[Tensor, None]:
+        return torch.tanh(self.inner(x)), None
+
+
+class Sighted(nn.Module):
+    """Reads the position before its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1))
+
+
+def test_a_gate_between_a_module_and_the_stream_is_no_addition_of_that_module() -> None:
+    class Gated(Block):
+        def forward(self, x: Tensor) -> tuple[Tensor, None]:
+            y = self.norm_a(x)
+            x = x + self.look(y, y, y)[0] * torch.sigmoid(y)
+            return x + self.think(self.norm_b(x)), None
+
+    torch.manual_seed(0)
+    module = Own().eval()
+    module.tower = nn.ModuleList(Gated(16, 1.0).eval() for _ in range(2))
+    model = iv.open_model(module)
+    assert model.opened_by == "finding" and "blocks.0.resid" in model.table
+    with pytest.raises(iv.SiteError, match=r"what tower\.0 adds to its stream is not what one of its modules returns; use module:tower\.0\.look"):  # fmt: skip
+        model.site("blocks.0.attn.out")

@@ -20,7 +20,7 @@ from innerview.models.tracing import Event, Trial, trace, trial_of, undisturbed
 FEED_FORWARD = ("mlp", "ffn", "feed_forward", "feedforward", "ff", "moe", "experts", "intermediate")
 # What configs call the bound of a tanh on the logits.
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-_FOUND: "weakref.WeakKeyDictionary[nn.Module, Found]" = weakref.WeakKeyDictionary()
+_FOUND: "weakref.WeakKeyDictionary[nn.Module, tuple[int, Found]]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,36 @@ class Found:
 
 def found_in(root: nn.Module) -> Found:
     """The parts of a network, looked for once in its life."""
-    if root not in _FOUND:
-        _FOUND[root] = _find(root)
-    return _FOUND[root]
+    shape = _shape(root)
+    if root not in _FOUND or _FOUND[root][0] != shape:
+        _FOUND[root] = shape, _find(root)
+    return _FOUND[root][1]
+
+
+def _shape(root: nn.Module) -> int:
+    """What a search depends on: a network that got other modules, or weights, is looked through again."""
+    modules = tuple((path, type(module)) for path, module in root.named_modules())
+    return hash((modules, _is_meta(root), _is_compiled(root)))
+
+
+def _is_meta(root: nn.Module) -> bool:
+    """Whether there is nothing to compute with; offloaded weights come back when they are needed."""
+    return any(p.device.type == "meta" for p in root.parameters()) and not hasattr(root, "hf_device_map")
+
+
+def _is_compiled(root: nn.Module) -> bool:
+    return any(
+        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m.forward, "_torchdynamo_orig_callable")
+        for m in root.modules()
+    )
 
 
 def _find(root: nn.Module) -> Found:
-    if any(p.device.type == "meta" for p in root.parameters()) and not hasattr(root, "hf_device_map"):
+    if _is_compiled(root):
+        return _nothing(
+            f"{type(root).__name__} is compiled, and compiled code ignores hooks; open it before compiling it"
+        )
+    if _is_meta(root):
         return _nothing("its weights are meta tensors, so it cannot be run to see which parts it has")
     if not stacks_in(root):
         return _nothing(f"{type(root).__name__} has no list of repeated blocks")
@@ -86,6 +109,7 @@ class _Finding:
         self.blocks: dict[str, Part] = {}
         self.sums: dict[str, list[Step]] = {}
         self.is_whole: list[bool] = []
+        self.kinds: dict[tuple, dict[Addition, str]] = {}
         self.is_pair = bool(getattr(getattr(root, "config", None), "is_encoder_decoder", False))
         self.events = {event.path: event for event in self.trace.events}
 
@@ -150,12 +174,16 @@ class _Finding:
                     f"a hook on the block's input does not see the stream; use module:{path}@input"
                 )
             placed.append((block.ended, _site(f"{name}.resid", path, stream.axes, sizes, layer, item=stream.item)))
-            signature = tuple(inside.relative(e) for e in inside.events)
-            steps = known.get(signature)
-            if steps is None or not holds(steps, inside):
-                steps = known[signature] = steps_of(inside, self.root)
+            make = self._make(inside)
+            steps = known.get(make)
+            if make not in known or (steps is not None and not holds(steps, inside)):
+                steps = known[make] = steps_of(inside, self.root)
             placed += self._added(name, inside, steps, stream, layer, sizes)
         return placed
+
+    def _make(self, inside: Inside) -> tuple:
+        """What a block is made of: its modules in the order in which they return."""
+        return tuple((inside.relative(e), type(self.root.get_submodule(e.path))) for e in inside.events)
 
     def _added(
         self, name: str, inside: Inside, steps: list[Step] | None, stream: Stream, layer: int, sizes: tuple[int, ...]
@@ -194,7 +222,8 @@ class _Finding:
             side="input",
             is_flat=_is_flat(norm.first, inside),
         )
-        instead = next((s for s in ("attn", "mixer", "mlp") if s in {k for k, _ in self._kinds(inside, steps).values()}), "attn")  # fmt: skip
+        kinds = {kind for kind, _ in self._kinds(inside, steps).values()}
+        instead = next((s for s in ("attn", "mixer", "mlp") if s in kinds), "attn")
         return [(norm.began, _uneditable(site, f"{name}.{instead}.out"))]
 
     def _refuse_added(self, name: str, inside: Inside) -> None:
@@ -211,16 +240,20 @@ class _Finding:
         additions = [(inside.event(a.path), a) for step in steps for a in step.additions]
         listed = sorted(((e, a) for e, a in additions if e is not None), key=lambda pair: pair[0].ended)
         made: dict[Addition, tuple[str, list[Event]]] = {}
+        # Blocks of one make are asked once: modules are run again to see what they mix.
+        key = (self._make(inside), tuple(steps))
+        known = self.kinds.get(key, {})
         since = -1
         for event, addition in listed:
             window = [e for e in inside.events if e.began > since and e.ended <= event.ended]
             around = [e for e in inside.events if e.began > since and event.path.startswith(f"{e.path}.")]
-            made[addition] = (self._kind(inside, [*window, *around]), window)
+            made[addition] = (known[addition] if known else self._kind(inside, [*window, *around]), window)
             since = event.ended
-        if len(made) > 1 and all(kind != "mlp" for kind, _ in made.values()):
+        if not known and len(made) > 1 and all(kind != "mlp" for kind, _ in made.values()):
             for addition, (_, window) in list(made.items())[1:]:
                 if _says(self.root, window, FEED_FORWARD) and not _says(self.root, window, ("attn", "attention")):
                     made[addition] = ("mlp", window)
+        self.kinds[key] = {addition: kind for addition, (kind, _) in made.items()}
         return made
 
     def _kind(self, inside: Inside, window: list[Event]) -> str:
@@ -280,7 +313,7 @@ class _Finding:
         return []
 
     def _reads_ids(self, event: Event) -> bool:
-        given = [*self.trial.args, *self.trial.kwargs.values()]
+        given = [v.cpu() for v in (*self.trial.args, *self.trial.kwargs.values()) if isinstance(v, Tensor)]
         return len(self.trace.of(event.path)) == 1 and any(isinstance(v, Tensor) and not v.is_floating_point() and _equal(event.first, v) and bool((v != 1).any()) for v in given)  # fmt: skip
 
     def _family(self, stacks: dict[str, Stack], table: dict[str, Site]) -> Family:
@@ -316,6 +349,7 @@ def mixes(root: nn.Module, event: Event) -> bool:
 
 
 def _replayed(root: nn.Module, event: Event, hidden: Tensor) -> Tensor | None:
+    hidden = hidden.to(next(v.device for v in (*event.args, *event.kwargs.values()) if isinstance(v, Tensor)))
     # A cache would show the module the tokens of the first call.
     named = {k: None if hasattr(v, "get_seq_length") else v for k, v in event.kwargs.items()}
     if event.args:
@@ -328,8 +362,8 @@ def _replayed(root: nn.Module, event: Event, hidden: Tensor) -> Tensor | None:
         kwargs = {k: hidden if _equal(v, given) else v for k, v in named.items()}
     output = root.get_submodule(event.path)(*args, **kwargs)
     if isinstance(output, (tuple, list)):
-        return next((v for v in output if isinstance(v, Tensor)), None)
-    return output if isinstance(output, Tensor) else None
+        output = next((v for v in output if isinstance(v, Tensor)), None)
+    return output.cpu() if isinstance(output, Tensor) else None
 
 
 def _watched(root: nn.Module) -> list[str]:
