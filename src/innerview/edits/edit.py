@@ -106,7 +106,11 @@ class Edit:
 
     def is_same(self, other: "Edit") -> bool:
         """Whether the other edit does the same."""
-        return type(self) is type(other) and self.to_code() == other.to_code()
+        if type(self) is not type(other) or self.where != other.where:
+            return False
+        # A schedule may be a function, which has no code.
+        one, two = (dataclasses.replace(edit, where=Where()).to_code() for edit in (self, other))
+        return one == two
 
     def check(self, site: Site) -> None:
         """Refuse a site without the heads or neurons that are asked for.
