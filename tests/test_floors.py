@@ -17,7 +17,7 @@ FLOORS = (
         {
             "runs", "hooks", "attachments", "own_forwards", "writing_runs", "calls", "activations", "direction", "readings",
             "conditions", "recorder", "rows", "plans", "forwards",
-            "inputs", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written",
+            "inputs", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written", "compiling",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),

@@ -12,6 +12,8 @@ _HOMES = {
     "editing": "attachments",
     "capture": "capturing",
     "CaptureInterrupt": "chunks",
+    "Compiled": "compiling",
+    "compiled": "compiling",
     "Direction": "direction",
     "contrast": "directions.mean_difference",
     "project": "directions.projection",

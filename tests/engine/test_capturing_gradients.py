@@ -99,6 +99,18 @@ def test_gradients_equal_autograd_through_the_stream(model: iv.Model) -> None:
     assert all(p.grad is None for p in root.parameters())
 
 
+def test_the_stream_between_attention_and_mlp_has_the_gradient_of_what_is_added_to_it(model: iv.Model) -> None:
+    x, sites = ids(2, 5), ["blocks.1.attn.out", "blocks.1.resid_mid", "blocks.0.resid", "blocks.1.resid_in"]
+    found = iv.capture(model, x, sites, gradients_of=logit_gap).gradients
+    assert found is not None
+    assert torch.allclose(found["blocks.1.resid_mid"], found["blocks.1.attn.out"], atol=1e-5)
+    assert torch.allclose(found["blocks.0.resid"], found["blocks.1.resid_in"], atol=1e-5)
+    with pytest.raises(
+        CaptureError, match=r"no gradient at 'blocks.1.norm1.scale': .* ask at 'blocks.1.attn.in' instead"
+    ):
+        iv.capture(model, x, "blocks.1.norm1.scale", gradients_of=logit_gap)
+
+
 def test_frozen_weights_have_gradients_at_sites_too(model: iv.Model) -> None:
     x = ids(1, 5)
     wanted = iv.capture(model, x, ["blocks.0.resid", "blocks.1.resid_mid"], gradients_of=logit_gap).gradients
