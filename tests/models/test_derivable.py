@@ -45,9 +45,17 @@ def test_patterns_are_bitwise_those_of_transformers(name: str) -> None:
 
 
 def test_patterns_of_an_encoder_and_a_decoder_and_between_them_are_told_apart() -> None:
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 67}
+    sizes: dict[str, Any] = {
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "vocab_size": 67,
+        "decoder_start_token_id": 0,
+    }
     torch.manual_seed(0)
-    root: Any = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0)).eval()
+    root: Any = T5ForConditionalGeneration(T5Config(**sizes)).eval()
     given = {"input_ids": ids(2, 7), "decoder_input_ids": ids(2, 5, seed=1)}
     sites = ["encoder.blocks.*.attn.pattern", "decoder.blocks.*.attn.pattern", "decoder.blocks.*.cross.pattern"]
     acts = iv.capture(iv.open_model(root), given, sites)

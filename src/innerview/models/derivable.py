@@ -32,7 +32,7 @@ def derivable(root: nn.Module, trial: Trial, table: dict[str, Site]) -> dict[str
 def _results(root: nn.Module, table: dict[str, Site]) -> dict[str, Site]:
     found = {}
     for name, site in table.items():
-        module = root.get_submodule(site.module)
+        module: Any = root.get_submodule(site.module)
         if name.endswith(".attn.heads") and site.side == "input" and site.heads and type(module) in (nn.Linear, Conv1D):
             block = name.removesuffix("attn.heads")
             width = module.weight.shape[1 if type(module) is Conv1D else 0]
