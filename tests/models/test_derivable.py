@@ -97,6 +97,19 @@ def test_the_scale_of_a_norm_divides_its_input(name: str) -> None:
         assert torch.allclose(slope * found, centred * norm.weight, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["stablelm", "starcoder2", "helium", "biogpt", "gpt_bigcode", "olmoe"])
+def test_the_stream_between_is_edited_where_the_skip_holds_what_the_norm_receives(name: str) -> None:
+    model = iv.open_model(network("causal", name))
+    value = torch.randn(2, 6, model.d_model or 0, generator=torch.Generator().manual_seed(1))
+    sites = ["blocks.0.resid_mid", "blocks.0.mlp.out", "blocks.0.resid", "blocks.0.attn.out"]
+    acts = iv.capture(model, X, sites, edits=[iv.Replace(value, site="blocks.0.resid_mid")])
+    assert torch.equal(acts["blocks.0.resid_mid"], value)
+    assert torch.allclose(acts["blocks.0.resid"], value + acts["blocks.0.mlp.out"], atol=1e-5)
+    plain = iv.capture(model, X, ["blocks.0.attn.out", "blocks.0.mlp.out"])
+    assert torch.equal(acts["blocks.0.attn.out"], plain["blocks.0.attn.out"])
+    assert not torch.allclose(acts["blocks.0.mlp.out"], plain["blocks.0.mlp.out"])
+
+
 class Alone(nn.Module):
     """An attention with a softmax of its own, in a network of nobody's family."""
 

@@ -1,7 +1,8 @@
-"""Sites that follow from others in networks that no table knows: scores and patterns, results of heads, scales of norms."""
+"""Sites that follow from others where no table knows: scores, patterns, results of heads, scales of norms, an editable middle."""
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,45 @@ def derivable(root: nn.Module, trial: Trial, table: dict[str, Site]) -> dict[str
         trial: How it is called.
         table: The sites that were found.
     """
-    return _results(root, table) | _scales(root, trial, table) | _patterns(root, trial, table)
+    return (
+        _results(root, table)
+        | _scales(root, trial, table)
+        | _patterns(root, trial, table)
+        | _middles(root, trial, table)
+    )
+
+
+def _middles(root: nn.Module, trial: Trial, table: dict[str, Site]) -> dict[str, Site]:
+    """The streams between, as sites that can be edited, where the skip connections hold the very tensors that the norms receive."""
+    middles = {n: s for n, s in table.items() if n.endswith(".resid_mid") and s.side == "input" and s.instead in table}
+    if not middles:
+        return {}
+    shared = {n: replace(s, side="received", is_shared=True, is_editable=True, instead="") for n, s in middles.items()}
+    moved = [
+        trace(
+            root,
+            trial,
+            (),
+            {(site.module, "output" if site.side == "output" else "input"): _moving(site) for site in sites},
+        ).output
+        for sites in ((), shared.values(), [table[s.instead] for s in middles.values()])
+    ]
+    still, found, wanted = (None if out is None else out.double() for out in moved)
+    if still is None or found is None or wanted is None:
+        return {}
+    off, size = (found - wanted).abs().max(), (wanted - still).abs().max()
+    return shared if bool(torch.isfinite(size)) and bool(off <= 1e-3 * size) and bool(size > 0) else {}
+
+
+def _moving(site: Site) -> Any:
+    """An edit that adds the same to the stream wherever it is made."""
+
+    def edit(value: Any) -> Any:
+        x = site.read(value)
+        step = 0.3 * torch.sin(torch.arange(x.shape[-1], device=x.device) + 1.0)
+        return site.write(value, x + step.to(x.dtype))
+
+    return edit
 
 
 def _results(root: nn.Module, table: dict[str, Site]) -> dict[str, Site]:
@@ -148,9 +187,9 @@ def with_derivable(root: nn.Module, trial: Trial, table: dict[str, Site]) -> dic
     for name, site in table.items():
         block = name.rpartition(".")[0]
         before = [own for own, more in further.items() if name in (more.instead, f"{own.rpartition('.')[0]}.out")]
-        for own in (o for o in before if not o.endswith("result")):
+        for own in (o for o in before if not o.endswith(("result", "resid_mid"))):
             made[own] = further[own]
-        made[name] = site
+        made[name] = further.get(name, site)
         if f"{block}.result" in before:
             made[f"{block}.result"] = further[f"{block}.result"]
     return made
