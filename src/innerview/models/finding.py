@@ -14,7 +14,7 @@ from innerview.models.families import Family, Part
 from innerview.models.projections import finer_parts
 from innerview.models.site import Site
 from innerview.models.stacks import Stack, Stream, refusal, stacks_in, stream_of
-from innerview.models.tracing import Event, Trial, trace, trial_of, undisturbed
+from innerview.models.tracing import Event, Trial, text_config, trace, trial_of, undisturbed
 
 # What feed-forwards call themselves, for blocks in which every part mixes positions.
 FEED_FORWARD = ("mlp", "ffn", "feed_forward", "feedforward", "ff", "moe", "experts", "intermediate")
@@ -304,7 +304,9 @@ class _Finding:
             if event.first.shape[-1] != logits.shape[-1] or not any(
                 True for _ in self.root.get_submodule(event.path).children()
             ):
-                cap = next((v for n in CAPS if (v := getattr(_text_config(self.root), n, None))), None)
+                cap = next(
+                    (v for n in CAPS if (v := getattr(text_config(getattr(self.root, "config", None)), n, None))), None
+                )
                 if cap and torch.equal(torch.tanh(event.out / cap) * cap, logits):
                     return [(event.ended, replace(_site("logits", event.path, axes, sizes), cap=float(cap)))]
                 times = float((logits.double() * event.out).sum() / event.out.double().square().sum())
@@ -380,11 +382,6 @@ def _says(root: nn.Module, events: list[Event], words: tuple[str, ...]) -> bool:
         if any(word in name for word in words):
             return True
     return False
-
-
-def _text_config(root: nn.Module) -> Any:
-    config = getattr(root, "config", None)
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 def _equal(a: Any, b: Any) -> bool:

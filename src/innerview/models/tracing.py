@@ -47,7 +47,7 @@ class Event:
         """The tensor it returned, or the first."""
         return self.item(None)
 
-    def item(self, item: int | None) -> Tensor | None:
+    def item(self, item: int | str | None) -> Tensor | None:
         """One item of what it returned; the first tensor for None."""
         if item is None:
             return self.returned[0][1] if self.returned else None
@@ -131,16 +131,23 @@ def _tables(root: nn.Module) -> list[nn.Embedding]:
 
 def _ids(root: nn.Module, config: Any, device: torch.device) -> Tensor:
     """Plain ids, none of them special, all different where the vocabulary allows."""
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     vocab = getattr(text, "vocab_size", None) if config is not None else None
     if not isinstance(vocab, int):
         vocab = _vocab(root) or min((table.num_embeddings for table in _tables(root)), default=8)
-    special = _specials(config.to_dict()) if hasattr(config, "to_dict") else set()
+    settings = getattr(config, "to_dict", None)
+    special = _specials(settings()) if settings is not None else set()
     usable = [i for i in range(min(vocab, 4096)) if i not in special] or [0]
     # From the middle: the first and the last ids of a vocabulary are special more often than named so.
     start, count = len(usable) // 2, ROWS * TOKENS * _codebooks(root)
     picked = [usable[(start + i) % len(usable)] for i in range(count)]
     return torch.tensor(picked, device=device).view(-1, TOKENS)
+
+
+def text_config(config: Any) -> Any:
+    """The config of a network's language model, the config itself where there is only one."""
+    inner = getattr(config, "get_text_config", None)
+    return config if inner is None else inner(decoder=True)
 
 
 def _codebooks(root: nn.Module) -> int:
@@ -165,9 +172,10 @@ def _signal(name: str, config: Any) -> Tensor | None:
     if name == "pixel_values":
         config = getattr(config, "vision_config", None) or config
         size = getattr(config, "image_size", None)
-        sides = size if isinstance(size, (tuple, list)) else (size, size)
-        channels = getattr(config, "num_channels", 3)
-        return torch.randn(ROWS, channels, *sides, generator=generator) if size else None
+        if not size:
+            return None
+        sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        return torch.randn(ROWS, getattr(config, "num_channels", 3), *sides, generator=generator)
     if name == "input_features" and hasattr(config, "max_source_positions"):
         return torch.randn(ROWS, config.num_mel_bins, 2 * config.max_source_positions, generator=generator)
     if name == "input_values" and hasattr(config, "conv_stride"):
