@@ -186,13 +186,9 @@ def _own(thing: Any, name: str) -> Any:
 
 
 def _device_of(model: Model) -> torch.device:
-    """Where inputs belong: under offloading the weights are on no device, and the root's own hook moves what it is called with."""
+    """The network's device, quickly."""
     first = _first_parameter(model.module)
-    if first is None:
-        return torch.device("cpu")
-    if first.device.type != "meta":
-        return first.device
-    return torch.device(getattr(getattr(model.module, "_hf_hook", None), "execution_device", None) or "cpu")
+    return model.device if first is None or first.device.type == "meta" else first.device
 
 
 def _first_parameter(module: nn.Module) -> Tensor | None:
