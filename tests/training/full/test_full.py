@@ -215,10 +215,10 @@ def test_a_training_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypat
     making = replace(MAKING, out=tmp_path / "out", plan=replace(PLAN, seed=5))
     steps = iter(range(4))
 
-    def stopping(network, batch):
+    def stopping(network, batch, weight_of_known):
         if next(steps, None) is None:
             raise KeyboardInterrupt
-        return weighted_loss(network, batch)
+        return weighted_loss(network, batch, weight_of_known)
 
     monkeypatch.setattr("training.full.schedule.weighted_loss", stopping)
     make_pocket(making)
