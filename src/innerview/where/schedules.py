@@ -188,7 +188,7 @@ def schedule_of(given: Any) -> Schedule | None:
     if isinstance(given, Real) and not isinstance(given, bool):
         return Constant(float(given))
     if callable(given) and not isinstance(given, type):
-        return Steps(given)
+        return Steps(given)  # type: ignore[arg-type]
     raise EditError(
         f"a schedule is Constant, Ramp(steps), Decay(half_life), Pulse(on, off) or a function of the step, not {given!r}"
     )
