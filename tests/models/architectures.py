@@ -20,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "architectures.md"
 ROWS, TOKENS = 2, 5
 # What is asked of each, through the public calls alone.
 CHECKS = {
-    "captured": "every site of the table can be captured, or, by module path, the module that the refusal names",
+    "captured": "every site of the table can be captured; by module path, the module that the refusal names, or another where that runs several times",
     "handed on": "each block's `resid` is bitwise the next one's `resid_in`",
     "zero": "adding zero at every site that can be edited leaves the output bitwise as it was",
     "moves": "a vector added behind the first block moves every row of the output",
