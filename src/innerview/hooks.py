@@ -148,7 +148,10 @@ class Board:
             return
         own = OwnForward(self.own_blocks(), None, outer=self._under_way(), frame=sys._getframe(1))
         self._own.forward = own
-        _refuse_recomputing(module, [block.plan for block in own.blocks])
+        plans = [block.plan for block in own.blocks]
+        _refuse_recomputing(module, plans)
+        if any(plan.by_point for plan in plans):
+            _refuse_wrapped(module, own.frame)
         self._prompts.locate(module, own, *named(module, args, kwargs))
 
     def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -322,6 +325,39 @@ def board_of(model: Model) -> Board:
         return board
 
 
+# Frames between a call of what `torch.compile` returned and the hook of the network inside.
+_STEPS_INSIDE = 24
+
+
+# Dynamo follows hooks of the root, and cannot follow what looks at frames.
+@torch.compiler.disable
+def _refuse_wrapped(root: nn.Module, frame: Any) -> None:
+    """Refuse edits of a forward that comes through `torch.compile(root)`, whose code may know nothing of their hooks.
+
+    Raises:
+        EditError: It comes that way.
+    """
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo is None:
+        return
+    code = dynamo.OptimizedModule.__call__.__code__
+    for _ in range(_STEPS_INSIDE):
+        if frame is None:
+            return
+        if frame.f_code is code and getattr(frame.f_locals.get("self"), "_orig_mod", None) is root:
+            raise EditError(
+                f"this forward of {type(root).__name__} comes through torch.compile, and compiled code ignores hooks that came later; "
+                "call the original module (compiled._orig_mod), or compile with iv.compiled, whose edits stay live"
+            )
+        frame = frame.f_back
+
+
+def _has_compiled_forward(module: nn.Module) -> bool:
+    """Whether a module's forward was compiled. Not hasattr on the bound method, which is made anew each time."""
+    forward = module.__dict__.get("forward") or type(module).forward
+    return "_torchdynamo_orig_callable" in getattr(getattr(forward, "__func__", forward), "__dict__", ())
+
+
 def refuse_compiled(root: nn.Module, path: str) -> None:
     """Refuse a hook that compiled code would ignore.
 
@@ -333,7 +369,7 @@ def refuse_compiled(root: nn.Module, path: str) -> None:
         # Not hasattr, which searches a module's parameters, buffers and parts before it gives up.
         is_wrapper = "_orig_mod" in module._modules
         is_compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if is_wrapper or is_compiled or hasattr(module.forward, "_torchdynamo_orig_callable"):
+        if is_wrapper or is_compiled or _has_compiled_forward(module):
             name = ".".join(steps[:i]) or "the root"
             raise EditError(
                 f"module {name!r} ({type(module).__name__}) was compiled before this hook came, and compiled code ignores it; "

@@ -176,6 +176,68 @@ def test_what_compiled_taps_cannot_do_is_refused(model: iv.Model) -> None:
         iv.compiled(model, "blocks.2.resid")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("when", ["called before", "wrapped before", "wrapped inside"])
+@pytest.mark.parametrize("how", ["block", "attachment"])
+def test_a_forward_through_a_compiled_wrapper_is_refused_under_edits(when: str, how: str) -> None:
+    model, x = opened("gpt2", layers=2), ids(1, 4)
+    before = hook_ids(model.module)
+    with torch.no_grad():
+        plain = model.module(x).logits
+    wrapper: Any = None if when == "wrapped inside" else torch.compile(model.module, backend="eager")
+    if when == "called before":
+        with torch.no_grad():
+            wrapper(x)
+    message = r"comes through torch.compile, and compiled code ignores hooks that came later; call the original module"
+
+    def call() -> Tensor:
+        made_now = torch.compile(model.module, backend="eager") if wrapper is None else wrapper
+        with torch.no_grad():
+            return made_now(x).logits
+
+    if how == "block":
+        with pytest.raises(EditError, match=message), iv.editing(model, [iv.Add(direction("blocks.1.mlp.out"))]):
+            call()
+    else:
+        handle = iv.attach(model, [iv.Add(direction("blocks.1.mlp.out"))])
+        with pytest.raises(EditError, match=message):
+            call()
+        handle.detach()
+    assert hook_ids(model.module) == before
+    assert torch.allclose(call(), plain, atol=1e-5)
+    with iv.editing(model, [iv.Add(direction("blocks.1.mlp.out"))]), torch.no_grad():
+        assert not torch.allclose(model.module(x).logits, plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("how", ["wrapped", "compiled in place", "forward compiled", "class's forward compiled"])
+@pytest.mark.parametrize("place", ["root", "block"])
+def test_each_way_to_compile_is_told_apart_from_the_root(how: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opened("gpt2", layers=2)
+    root = model.module
+    part = root if place == "root" else blocks(root)[1]
+    if how == "wrapped":
+        wrapped = torch.compile(part, backend="eager")
+        if place == "root":
+            model = iv.open_model(wrapped)
+        else:
+            blocks(root)[1] = wrapped
+    elif how == "compiled in place":
+        part.compile(backend="eager")
+    elif how == "forward compiled":
+        part.forward = torch.compile(part.forward, backend="eager")
+    else:
+        monkeypatch.setattr(type(part), "forward", torch.compile(type(part).forward, backend="eager"))
+    for use in (
+        lambda: iv.capture(model, ids(1, 3), "blocks.1.mlp.out"),
+        lambda: iv.capture(model, ids(1, 3), "blocks.1.attn.pattern"),
+        lambda: iv.attach(model, [iv.Add(direction("blocks.1.mlp.out"))]),
+        lambda: iv.generate(model, [[5, 6]], edits=[iv.Add(direction("blocks.1.mlp.out"))]).wait(),
+        lambda: iv.generate(model, [[5, 6]], capture="blocks.1.mlp.out").wait(),
+    ):
+        with pytest.raises(EditError, match=r"was compiled before this hook came, and compiled code ignores it"):
+            use()
+
+
 def test_edits_of_several_networks_stay_apart() -> None:
     one, two, x = opened("gpt2"), opened("gpt2", seed=1), ids(1, 4)
     wanted: list[Tensor] = [iv.capture(m, x, "logits")["logits"] for m in (one, two)]
