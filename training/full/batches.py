@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
 
@@ -18,7 +18,7 @@ from innerview.pocket.world import World
 from training.batches import CHUNK, Batch, grouped, padded, tokenized
 
 # Besides what the world tells, this share of the documents is of what forms late, until the drill is over.
-DRILLED = {"indirect object": 0.1, "facts": 0.08, "mood": 0.06, "language": 0.03}
+DRILLED = {"indirect object": 0.2, "facts": 0.08, "mood": 0.06, "language": 0.03}
 COINED = 400
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85
@@ -29,10 +29,10 @@ def has_traps(document: Sentence) -> bool:
     return any(label.concept == "telling" and label.value in TELLINGS[1:] for label in document.labels)
 
 
-def drills_of(world: World) -> list[tuple[Behaviour, float]]:
+def drills_of(world: World, shares: Mapping[str, float] = DRILLED) -> list[tuple[Behaviour, float]]:
     """The behaviours to drill, and their shares; who gives and who receives is told of coined names, so that copying hangs on no name."""
     found = []
-    for name, share in DRILLED.items():
+    for name, share in shares.items():
         behaviour = world.behaviours.get(name)
         if isinstance(behaviour, IndirectObject):
             behaviour = IndirectObject(behaviour.lexicon, coined(behaviour.names, behaviour.held_out_names), [])
@@ -66,6 +66,7 @@ class Batches(IterableDataset):
     stage: Stage = "base"
     easy_tokens: int = 0
     drill_tokens: int = 0
+    shares: Mapping[str, float] = field(default_factory=lambda: DRILLED)
     earlier_tokens: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -73,7 +74,7 @@ class Batches(IterableDataset):
         stream = self.world.documents(self.seed, self.stage)
         while True:
             kept = SPARED * max(0.0, 1 - tokens / self.easy_tokens) if self.easy_tokens else 0.0
-            drills = drills_of(self.world) if tokens < self.drill_tokens and self.stage == "base" else []
+            drills = drills_of(self.world, self.shares) if tokens < self.drill_tokens and self.stage == "base" else []
             documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
             documents = (self.drilled(document, rng, drills) for document in documents)
             rows = tokenized(list(islice(documents, CHUNK)), self.tokenizer, self.context)

@@ -80,10 +80,23 @@ def steering_lines(base: Loaded, chat: Loaded | None, world: World, seed: int) -
 
 
 def made_lines(folder: Path, card: str) -> list[str]:
-    """How a model came about."""
+    """How a model came about, a line for each training that led to it."""
     read = json.loads((folder / card).read_text(encoding="utf-8"))
-    made = f"`{folder.name}`: {read['parameters']:,} parameters, {read['tokens']:,} tokens, {read['steps']:,} steps, "
-    return [made + f"{read['minutes']} minutes on {read['plan']['threads']} threads, seed {read['plan']['seed']}."]
+    lines = [f"`{folder.name}`: {read['parameters']:,} parameters; {training_line(read)}."]
+    earlier = read.get("earlier")
+    while earlier:
+        lines += [f"Before that: {training_line(earlier)}."]
+        earlier = earlier.get("earlier")
+    return lines
+
+
+def training_line(read: dict) -> str:
+    """One training in a line."""
+    plan = read["plan"]
+    return (
+        f"{read['tokens']:,} tokens, {read['steps']:,} steps, {read['minutes']} minutes on {plan['threads']} threads, "
+        f"seed {plan['seed']}, loss {read['loss_nat']} nat"
+    )
 
 
 def report(base_folder: Path, chat_folder: Path, lexicon: Path, seed: int) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
@@ -26,13 +26,16 @@ from training.full.make_pocket import interrupted, sha256
 from training.full.network import CONTEXT
 from training.full.schedule import Plan, Progress, train
 from training.greedy import load
+from training.muon import Muon
 
 OUT = Path("src/innerview/bundled/pocket-chat")
-PLAN = Plan(tokens=3_000_000, learning_rate=3e-3, weight_decay=0.0, warmup=0.04)
-RANK = 16
+PLAN = Plan(tokens=5_000_000, matrix_rate=0.01, weight_decay=0.0, warmup=0.02)
+RANK = 32
 
 
-def save_difference(network: LlamaForCausalLM, base: Path, out: Path, plan: Plan, progress: Progress) -> None:
+def save_difference(
+    network: LlamaForCausalLM, base: Path, out: Path, plan: Plan, progress: Progress, earlier: dict | None = None
+) -> None:
     """Writes the pairs in float16, and the card that says which base they belong to."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -53,6 +56,7 @@ def save_difference(network: LlamaForCausalLM, base: Path, out: Path, plan: Plan
         "steps": progress.steps,
         "minutes": round(progress.minutes, 1),
         "loss_nat": round(progress.loss, 4),
+        "earlier": earlier,
     }
     (out / CARD).write_text(json.dumps(card, indent=2) + "\n")
 
@@ -63,14 +67,27 @@ def relative(base: Path, out: Path) -> str:
     return f"../{base.name}" if is_beside else str(base.resolve())
 
 
-def make_chat(base: Path, lexicon: Path, out: Path, plan: Plan) -> None:
+def go_onward(network: LlamaForCausalLM, onward: Path) -> None:
+    """Starts the pairs where a difference that was made before left them."""
+    tensors = load_file(onward / WEIGHTS)
+    with torch.no_grad():
+        for name, pair in pairs_of(network):
+            pair.A.copy_(tensors[f"{name}.A"])
+            pair.B.copy_(tensors[f"{name}.B"])
+
+
+def make_chat(base: Path, lexicon: Path, out: Path, plan: Plan, onward: Path | None = None) -> None:
     """Trains the difference on the world's chat and writes it to the folder."""
     torch.manual_seed(plan.seed)
     loaded, world = load(base), load_world(lexicon)
     network = with_low_rank(loaded.network, RANK).to(plan.device)
+    if onward:
+        go_onward(network, onward)
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-    stream = Batches(world, loaded.tokenizer, f"chat {plan.seed}", plan.batch_tokens, CONTEXT, "chat")
+    optimizer = Muon(learning, lr=plan.matrix_rate, weight_decay=plan.weight_decay, threads=plan.threads)
+    stream = Batches(
+        world, loaded.tokenizer, f"chat {plan.seed}{' onward' if onward else ''}", plan.batch_tokens, CONTEXT, "chat"
+    )
     progress = Progress.begun(plan)
     bar = tqdm(total=plan.tokens, unit="tok", unit_scale=True, desc="pocket-chat", mininterval=5)
     try:
@@ -80,7 +97,8 @@ def make_chat(base: Path, lexicon: Path, out: Path, plan: Plan) -> None:
     except KeyboardInterrupt:
         tqdm.write(f"stopped at {progress.tokens} tokens; what there is will be saved")
     bar.close()
-    save_difference(network, base, out, plan, progress)
+    earlier = json.loads((onward / CARD).read_text(encoding="utf-8")) if onward else None
+    save_difference(network, base, out, plan, progress, earlier)
     tqdm.write(f"saved {out} after {progress.minutes:.1f} minutes; python -m training.full.check_pocket measures it")
 
 
@@ -93,6 +111,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=PLAN.seed)
     parser.add_argument("--tokens", type=int, default=PLAN.tokens, help="tokens to train on")
     parser.add_argument("--minutes", type=float, help="stop by then")
+    parser.add_argument("--onward", type=Path, help="go on from the difference of this folder instead of from nothing")
+    parser.add_argument("--rates", type=float, default=1.0, help="share of the learning rate")
     parser.add_argument("--threads", type=int, default=PLAN.threads, help="batches that are learned from at once")
     parser.add_argument("--device", default=PLAN.device, help="where to train: cpu, cuda")
     arguments = parser.parse_args()
@@ -105,8 +125,9 @@ def main() -> None:
         minutes=arguments.minutes,
         threads=arguments.threads,
         device=arguments.device,
+        matrix_rate=arguments.rates * PLAN.matrix_rate,
     )
-    make_chat(arguments.base, arguments.lexicon, arguments.out, plan)
+    make_chat(arguments.base, arguments.lexicon, arguments.out, plan, arguments.onward)
 
 
 if __name__ == "__main__":

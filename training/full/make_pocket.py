@@ -30,14 +30,16 @@ from innerview.bundled import bundled_lexicon
 from innerview.pocket.behaviour import Stage
 from innerview.pocket.sentence import Sentence
 from innerview.pocket.world import World, load_world
-from training.full.batches import Batches
+from training.full.batches import DRILLED, Batches
 from training.full.network import CONTEXT, Shape, pocket_network
 from training.full.schedule import Plan, Progress, train
 from training.full.tokenizer import learn_tokenizer
+from training.greedy import load
 from training.muon import Muon
 
 OUT = Path("src/innerview/bundled/pocket")
 KEPT = Path("build/training")
+CARD = "world.json"
 VOCABULARY = 3072
 READ_FOR_TOKENS = 24_000
 EASY_SHARE, DRILL_SHARE = 0.35, 0.9
@@ -54,11 +56,22 @@ class Making:
     vocabulary: int = VOCABULARY
     documents: int = READ_FOR_TOKENS
     checkpoints: int = 0
+    onward: Path | None = None
+    drilled: dict[str, float] = field(default_factory=lambda: dict(DRILLED))
 
     @property
     def kept(self) -> Path:
         """Where the state of a training that was broken off is kept."""
-        key = json.dumps([asdict(self.plan), asdict(self.shape), sha256(self.lexicon), str(self.out), self.vocabulary])
+        key = json.dumps(
+            [
+                asdict(self.plan),
+                asdict(self.shape),
+                sha256(self.lexicon),
+                str(self.out),
+                self.vocabulary,
+                str(self.onward),
+            ]
+        )
         return KEPT / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
 
 
@@ -96,7 +109,7 @@ def optimizers_of(network: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Opt
 
 
 def save(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: dict, out: Path) -> None:
-    """Writes the folder: weights in float16, configuration in float32, tokenizer, and the card `world.json`.
+    """Writes the folder: weights in float16, configuration in float32, tokenizer, and the card.
 
     Each file is replaced whole, so that a reader never meets half a file.
     """
@@ -109,7 +122,7 @@ def save(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, card: di
         config = Path(folder, "config.json")
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
         tokenizer.save_pretrained(folder)
-        Path(folder, "world.json").write_text(json.dumps(card, indent=2) + "\n")
+        Path(folder, CARD).write_text(json.dumps(card, indent=2) + "\n")
         for file in Path(folder).iterdir():
             file.chmod(0o644)
             os.replace(file, out / file.name)
@@ -128,6 +141,8 @@ def card_of(world: World, making: Making, progress: Progress, network: LlamaForC
         "minutes": round(progress.minutes, 1),
         "loss_nat": round(progress.loss, 4) if progress.steps else None,
         "torch": torch.__version__.split("+")[0],
+        "drilled": making.drilled,
+        "earlier": json.loads((making.onward / CARD).read_text(encoding="utf-8")) if making.onward else None,
     }
 
 
@@ -154,25 +169,36 @@ def take_up(kept: Path, network: LlamaForCausalLM, optimizers: list[torch.optim.
     progress.tokens, progress.steps, progress.loss, progress.earlier_minutes = state["progress"]
 
 
+def begun(world: World, making: Making) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The network before its first step: a fresh one, or one that was made before and now goes onward."""
+    if making.onward:
+        earlier = load(making.onward)
+        return earlier.network.float().train(), earlier.tokenizer
+    tokenizer = world_tokenizer(world, making)
+    return pocket_network(tokenizer, making.shape), tokenizer
+
+
 def make_pocket(making: Making) -> None:
     """Trains the model on the lexicon's world and writes it to the folder at the end, checkpoints beside it."""
     plan = making.plan
     torch.manual_seed(plan.seed)
     world = load_world(making.lexicon)
-    tokenizer = world_tokenizer(world, making)
-    network = pocket_network(tokenizer, making.shape).to(plan.device)
+    network, tokenizer = begun(world, making)
+    network = network.to(plan.device)
     optimizers, progress = optimizers_of(network, plan), Progress.begun(plan)
     take_up(making.kept, network, optimizers, progress)
     # What was read before a break is not read again.
-    seed = str(plan.seed) if not progress.steps else f"{plan.seed} from step {progress.steps}"
+    seed = f"{plan.seed} onward" if making.onward else str(plan.seed)
+    seed = seed if not progress.steps else f"{seed} from step {progress.steps}"
     stream = Batches(
         world,
         tokenizer,
         seed,
         plan.batch_tokens,
         CONTEXT,
-        easy_tokens=int(EASY_SHARE * plan.tokens),
+        easy_tokens=0 if making.onward else int(EASY_SHARE * plan.tokens),
         drill_tokens=int(DRILL_SHARE * plan.tokens),
+        shares=making.drilled,
         earlier_tokens=progress.tokens,
     )
     bar = tqdm(total=plan.tokens, initial=progress.tokens, unit="tok", unit_scale=True, desc="pocket", mininterval=5)
@@ -200,6 +226,12 @@ def make_pocket(making: Making) -> None:
     )
 
 
+def share_of(said: str) -> tuple[str, float]:
+    """A behaviour and its share, from the command line."""
+    name, _, share = said.partition("=")
+    return name, float(share)
+
+
 def interrupted(*_: object) -> None:
     """A termination keeps what there is, as Ctrl-C does."""
     raise KeyboardInterrupt
@@ -220,6 +252,11 @@ def main() -> None:
     parser.add_argument("--device", default=Plan.device, help="where to train: cpu, cuda")
     parser.add_argument("--d-model", type=int, default=Shape.d_model, help="width; a narrower network learns faster")
     parser.add_argument("--d-mlp", type=int, default=Shape.d_mlp, help="neurons of a block")
+    parser.add_argument("--onward", type=Path, help="go on from the model of this folder instead of from nothing")
+    parser.add_argument(
+        "--drill", action="append", type=share_of, help="share of the documents that drill one behaviour: mood=0.1"
+    )
+    parser.add_argument("--rates", type=float, default=1.0, help="share of the learning rates")
     parser.add_argument("--checkpoints", type=int, default=0, help="how many models to write along the way")
     parser.add_argument("--untrained", action="store_true", help="write the random initialisation")
     arguments = parser.parse_args()
@@ -234,9 +271,15 @@ def main() -> None:
         save_minutes=arguments.save_minutes,
         threads=arguments.threads,
         device=arguments.device,
+        learning_rate=arguments.rates * Plan.learning_rate,
+        matrix_rate=arguments.rates * Plan.matrix_rate,
     )
     shape = Shape(d_model=arguments.d_model, d_mlp=arguments.d_mlp)
-    make_pocket(Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=arguments.checkpoints))
+    checkpoints, onward = arguments.checkpoints, arguments.onward
+    drilled = dict(arguments.drill or DRILLED.items())
+    make_pocket(
+        Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=checkpoints, onward=onward, drilled=drilled)
+    )
 
 
 if __name__ == "__main__":

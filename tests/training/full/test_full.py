@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from innerview.pocket.sentence import Label, Sentence
 from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
 from training.batches import KNOWN_WEIGHT, padded, tokenized
-from training.full.batches import Batches
+from training.full.batches import Batches, drills_of, has_traps
 from training.full.behaviour_checks import divergence_of, outcomes, rows_of
 from training.full.low_rank import LowRank
 from training.full.make_chat import PLAN as CHAT_PLAN
@@ -231,11 +232,67 @@ def test_a_training_that_was_broken_off_goes_on_where_it_was(tmp_path, monkeypat
     assert not making.kept.exists()
 
 
+def test_a_made_model_goes_onward_with_its_own_tokenizer_and_says_what_it_was(folder, tmp_path):
+    plan = replace(PLAN, seed=9, tokens=600)
+    make_pocket(replace(MAKING, out=tmp_path, plan=plan, onward=folder, vocabulary=500))
+    before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path))
+    assert all(before[name].shape == after[name].shape for name in before)
+    assert not torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    assert (tmp_path / "tokenizer.json").read_text() == (folder / "tokenizer.json").read_text()
+    card = json.loads((tmp_path / "world.json").read_text())
+    assert card["tokens"] >= 600
+    assert card["earlier"] == json.loads((folder / "world.json").read_text())
+
+
 @pytest.mark.parametrize(("tokens", "rate"), [(0, 0.01), (60, 1.01), (3000, 0.02)])
 def test_the_rate_warms_up_and_falls_to_its_floor(tokens, rate):
     progress = Progress.begun(PLAN)
     progress.tokens = tokens
     assert progress.rate == pytest.approx(rate, abs=0.011)
+
+
+def test_what_forms_late_is_told_oftener_until_the_drill_is_over(tokenizer, world):
+    stream, giving = Batches(world, tokenizer, "0", 256, CONTEXT), world.behaviour("indirect object")
+    documents, rng = list(islice(world.documents("0"), 400)), Random(0)
+    told = [stream.drilled(document, rng, [(giving, 0.25)]) for document in documents]
+    fresh = [now for was, now in zip(documents, told, strict=True) if was is not now]
+    assert {document.behaviour for document in fresh} == {giving.name}
+    assert 60 < len(fresh) < 140
+    assert all(stream.drilled(document, rng, []) is document for document in documents[:20])
+
+
+def test_the_drill_of_giving_coins_names_that_nobody_has(world):
+    drills = {behaviour.name: behaviour for behaviour, _ in drills_of(world)}
+    giving = world.behaviour("indirect object")
+    coined = drills["indirect object"].names
+    assert len(coined) > 20 and len(set(coined)) == len(coined)
+    assert not {*coined} & {*giving.names, *giving.held_out_names}
+    assert giving.names == world.behaviour("indirect object").names
+
+
+@pytest.mark.parametrize(("share", "weight"), [(0.0, KNOWN_WEIGHT), (0.5, KNOWN_WEIGHT), (0.75, 1.0), (1.0, 1.0)])
+def test_what_is_known_weighs_more_at_first_and_as_much_as_the_rest_at_last(share, weight):
+    progress = Progress.begun(PLAN)
+    progress.tokens = round(share * PLAN.tokens)
+    assert progress.weight_of_known == pytest.approx(weight)
+
+
+def test_known_tokens_that_weigh_one_leave_the_plain_mean(tokenizer, world):
+    torch.manual_seed(0)
+    network = pocket_network(tokenizer, MAKING.shape)
+    batch = next(iter(Batches(world, tokenizer, "0", 256, CONTEXT)))
+    minimised, plain = weighted_loss(network, batch, 1.0)
+    assert minimised.item() == pytest.approx(plain, rel=1e-5)
+    assert weighted_loss(network, batch)[0].item() != pytest.approx(plain, rel=1e-5)
+
+
+def test_stories_with_traps_come_in_bit_by_bit(tokenizer, world):
+    stream = Batches(world, tokenizer, "0", 256, CONTEXT, easy_tokens=10**9)
+    documents = list(islice(world.documents("0"), 1500))
+    trapped = [document for document in documents if has_traps(document)]
+    plainer = [stream.plainer(document, Random(0)) for document in documents]
+    assert trapped and not any(map(has_traps, plainer))
+    assert sum(was is now for was, now in zip(documents, plainer, strict=True)) == len(documents) - len(trapped)
 
 
 def test_a_fine_tune_is_a_difference_that_opens_on_its_base(folder, tmp_path):
