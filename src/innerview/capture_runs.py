@@ -154,6 +154,7 @@ class CaptureRun(BoardRun):
         self.keeper = keeper
         # The forward of this run, its tokens counted; it stays when the forward is over.
         self.located: Forward | None = None
+        self._has_plain_hooks = False
 
     def begin(self, *told: Any, **more: Any) -> None:
         """The forward starts: count its tokens."""
@@ -167,7 +168,8 @@ class CaptureRun(BoardRun):
 
     def visit(self, point: Point, value: Any) -> Any:
         """Apply edits, and keep what passes; None when nothing changed."""
-        if point not in self.keeper.by_point:
+        # Hooks of an open block or an attachment may be at the very points that plain hooks watch.
+        if point not in self.keeper.by_point or self._has_plain_hooks:
             return super().visit(point, value)
         if not self.keeper.before_edits:
             changed = super().visit(point, value)
@@ -189,6 +191,7 @@ class CaptureRun(BoardRun):
             return None
 
     def _watched(self, args: tuple, kwargs: dict) -> Any:
+        self._has_plain_hooks = True
         before, root = current.get(), self.board.root
         taps: list[tuple[nn.Module, _Tap]] = []
         with self.board.lock:
