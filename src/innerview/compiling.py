@@ -34,7 +34,8 @@ class _Tap:
         self.vectors = vectors
         self.kept = kept
 
-    def __call__(self, value: Any) -> Any:
+    def passed(self, value: Any) -> Any:
+        """What leaves the site, of what arrives there."""
         x = self.site.read(value)
         if self.vectors.shape[0]:
             added = self.strength[: x.shape[0], : x.shape[1]] @ self.vectors
@@ -52,12 +53,12 @@ class _Tap:
 
 class _OutputTap(_Tap):
     def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return super().__call__(output)
+        return self.passed(output)
 
 
 class _InputTap(_Tap):
     def __call__(self, module: nn.Module, args: tuple) -> Any:
-        return (super().__call__(args[0]), *args[1:])
+        return (self.passed(args[0]), *args[1:])
 
 
 class Compiled:
@@ -233,7 +234,7 @@ def compiled(
     taps: dict[str, _Tap] = {}
     handles: list[Any] = []
     for site in dict.fromkeys([*edited, *copied]):
-        tap = _tap(model, site, (rows, width), slots if site in edited else 0, is_copied=site in copied)
+        tap: Any = _tap(model, site, (rows, width), slots if site in edited else 0, is_copied=site in copied)
         module, is_input = model.module.get_submodule(site.module), site.side == "input"
         handles.append(module.register_forward_pre_hook(tap) if is_input else module.register_forward_hook(tap))
         taps[site.name] = tap

@@ -151,7 +151,7 @@ class Board:
         plans = [block.plan for block in own.blocks]
         _refuse_recomputing(module, plans)
         if any(plan.by_point for plan in plans):
-            _refuse_wrapped(module, own.frame)
+            _refuse_wrapped(module, own.frame)  # type: ignore[call-arg]
         self._prompts.locate(module, own, *named(module, args, kwargs))
 
     def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
