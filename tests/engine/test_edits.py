@@ -152,7 +152,11 @@ def test_the_code_of_an_edit_builds_it_again(edit: Any) -> None:
         (lambda: iv.Where(positions="1"), EditError, r"positions are whole numbers, not '1'"),
         (lambda: iv.Where(steps=-1), EditError, r"generated steps count from 0, not -1"),
         (lambda: iv.Where(steps=1, scope="prompt"), EditError, r"scope='prompt' leaves none; drop one of the two"),
-        (lambda: iv.Where(schedule="2"), EditError, r"a schedule is Constant, Ramp\(steps\), Decay\(half_life\).*not '2'"),
+        (
+            lambda: iv.Where(schedule="2"),
+            EditError,
+            r"a schedule is Constant, Ramp\(steps\), Decay\(half_life\).*not '2'",
+        ),
         (lambda: iv.Ramp(0), EditError, r"a ramp takes .*at least 1.*, not 0"),
         (lambda: iv.Decay(0), EditError, r"a half-life is .*above 0.*, not 0"),
         (
