@@ -138,10 +138,10 @@ def _positions(given: Any) -> tuple[Any, ...]:
         given = given.tolist()
     if isinstance(given, int) and not isinstance(given, bool):
         return (given,)
-    listed = list(given) if isinstance(given, (list, tuple, range)) else []
+    listed: list[Any] = list(given) if isinstance(given, (list, tuple, range)) else []
     if listed and all(isinstance(p, int) and not isinstance(p, bool) for p in listed):
         return tuple(listed)
-    rows = [p.tolist() if hasattr(p, "tolist") else p for p in listed]
+    rows: list[Any] = [p.tolist() if hasattr(p, "tolist") else p for p in listed]  # type: ignore[union-attr]
     if rows and all(isinstance(row, (list, tuple, range)) and len(row) for row in rows):
         return tuple(_positions(list(row)) for row in rows)
     raise CaptureError(
