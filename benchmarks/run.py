@@ -18,6 +18,8 @@ from benchmarks import environment, machine, table
 ROWS = {
     "10": "row_10_capture_one_layer",
     "10b": "row_10b_small_network",
+    "11": "row_11_capture_every_layer",
+    "12": "row_12_steered_decoding",
     "16": "row_16_opening",
 }
 RESULTS = Path(__file__).parent / "results"
