@@ -9,8 +9,12 @@ from innerview.errors import CaptureError
 from innerview.hooks import Board, BoardRun, refuse_compiled
 from innerview.models.site import Point, Site
 from innerview.runs import Forward, Plan, Rows, current
+from innerview.sides import is_pair
 
 Finish = Callable[[Site, Tensor], Tensor]
+
+# What tells an encoder–decoder its decoder's text.
+DECODERS = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
 
 
 class _Stop(Exception):
@@ -189,6 +193,13 @@ class CaptureRun(BoardRun):
             return self._watched(args, kwargs) if is_plain else self.call(args, kwargs)
         except _Stop:
             return None
+        except ValueError as error:
+            if is_pair(self.board.root) and not any(kwargs.get(name) is not None for name in DECODERS):
+                raise CaptureError(
+                    f"{type(self.board.root).__name__} is an encoder-decoder, and was not told what its decoder reads ({error}); "
+                    "give decoder_input_ids beside input_ids"
+                ) from error
+            raise
 
     def _watched(self, args: tuple, kwargs: dict) -> Any:
         self._has_plain_hooks = True

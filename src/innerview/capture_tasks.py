@@ -18,7 +18,8 @@ from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.reductions import OverTokens, Reduction
 from innerview.rows import Memory
-from innerview.runs import Plan, check_prompts
+from innerview.runs import Plan, check_positions, check_prompts
+from innerview.sides import decoder_tokens, is_decoders, is_pair
 from innerview.sinks import Copies, Sink
 from innerview.site_gradients import LiveKeeper, scalar_of
 
@@ -40,6 +41,24 @@ class Task:
     grad: bool
     sink: Sink | None
 
+    def seen_by(self, call: Call) -> Call:
+        """The call as the sites of this capture see it: of an encoder–decoder its tokens are the encoder's or the decoder's.
+
+        Raises:
+            CaptureError: Tokens of both are to be chosen at once, or the decoder's are unknown.
+        """
+        if call.read is None or not is_pair(self.model.module):
+            return call
+        if self.chosen is None and not isinstance(self.reduction, OverTokens):
+            return call
+        sides = {site.name: is_decoders(self.model.module, site.point) for site in self.sites}
+        if len(set(sides.values())) > 1:
+            one, other = (next(name for name, side in sides.items() if side is wanted) for wanted in (False, True))
+            raise CaptureError(
+                f"{one!r} sees the encoder's tokens and {other!r} the decoder's, so none can be chosen in both; capture each side by itself"
+            )
+        return call.for_decoder() if all(sides.values()) else call
+
     def check(self, call: Call) -> None:
         """Refuse what cannot be honoured, before anything runs.
 
@@ -51,7 +70,9 @@ class Task:
             raise EditError(
                 "a capture that goes on from a cache does not know where its tokens stand; drop where=, or give the whole text"
             )
-        if call.tokens is not None and self.plan.edits:
+        if self.plan.edits and is_pair(self.model.module):
+            self._check_sides(call)
+        elif call.tokens is not None and self.plan.edits:
             check_prompts(self.plan, Memory(call.tokens.ids, call.tokens.mask, call.tokens.lengths), 0)
         if self.chosen is not None and self.chosen.positions is not None:
             # Here and not chunk by chunk, so that a row is called by its number in the whole batch.
@@ -60,6 +81,15 @@ class Task:
             self._check_gradients(call)
         if any(site.is_eager for site in self.sites):
             refuse_compiled(self.model.module, "")
+
+    def _check_sides(self, call: Call) -> None:
+        """Refuse positions that the text of an edit's side does not have. Texts and roles are sought where the edits apply."""
+        mask = decoder_tokens(call.kwargs)[1]
+        lengths = {True: None if mask is None else mask.sum(dim=1), False: call.read and call.read.lengths}
+        for planned in (one for parts in self.plan.by_point.values() for one in parts):
+            length = lengths[is_decoders(self.model.module, planned.site.point)]
+            if length is not None:
+                check_positions([planned.edit], length, 0)
 
     def _check_gradients(self, call: Call) -> None:
         short = [] if call.tokens is None else (call.tokens.lengths < 2).nonzero().flatten().tolist()
@@ -202,7 +232,9 @@ class Forwarded:
             mask = call.tokens.mask if call.tokens is not None else None
             if task.chosen is not None:
                 if self.columns is None:
-                    self.columns = task.chosen.columns(call, run.located)
+                    self.columns = task.chosen.columns(
+                        call, run.pair.decoder if call.is_decoders and run.pair else run.located
+                    )
                 if axis is None:
                     raise CaptureError(
                         f"{site.name!r} of shape {list(x.shape)} has no axis of tokens, so none can be chosen; capture it without"

@@ -44,6 +44,8 @@ def capture(
     Args:
         model: The network.
         inputs: A text, a chat, a list of either, ids [batch, pos], or what the module takes: a tensor, a tuple, a mapping of arguments.
+            An encoder–decoder reads texts and ids in its encoder, and its decoder gets the token it starts from; to give it more, give a
+            mapping with `decoder_input_ids`. Tokens are chosen, and edits placed, among those of the side that a site is on.
         sites: Names, wildcards, aliases or module paths.
         edits: Edits of this run, behind what is attached and the open blocks.
         grad: Keep the graph, so that gradients flow.
@@ -74,6 +76,7 @@ def capture(
         model, board, plan, wanted, Chosen.of(where, positions), head_numbers(heads), reduction_of(reduce),
         checked_objective(gradients_of), firing, before_edits, grad, Sink.of(to),
     )  # fmt: skip
+    call = task.seen_by(call)
     task.check(call)
     taker = task.sink.taker if task.sink else None
     listed = parts(call, batch_size, is_sorted=taker is None)

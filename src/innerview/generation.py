@@ -23,6 +23,7 @@ from innerview.readings import Reading
 from innerview.recorder import Recorder
 from innerview.rows import Memory
 from innerview.runs import EMPTY, Plan, Rows, check_prompts, check_width, current
+from innerview.sides import is_pair
 from innerview.writing_runs import WritingRun
 from innerview.written import Written
 
@@ -395,6 +396,11 @@ def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None
     if not hasattr(model.module, "generate"):
         raise GenerationError(
             f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model"
+        )
+    if is_pair(model.module):
+        raise GenerationError(
+            f"{model.name} is an encoder-decoder, which writes in its decoder what it read in its encoder; iv.generate follows one text: "
+            "call model.module.generate(...) inside iv.editing(model, edits)"
         )
     if on_token is not None and not callable(on_token):
         raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")

@@ -17,6 +17,7 @@ from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
 from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
 from innerview.runs import EMPTY, Plan, Rows, Run, current
+from innerview.sides import Pair
 
 ROOT: Point = ("", "root")  # type: ignore[assignment]
 
@@ -281,6 +282,7 @@ class BoardRun(Run):
         """The root module is called: count the tokens."""
         args, kwargs = named(self.board.root, args, kwargs)
         shape, device = ids_shape(args, kwargs)
+        self.pair = Pair.of(self.board.root, kwargs)
         self.begin(shape, cache_length(kwargs), device, token_ids(args, kwargs))
 
     def ends(self, is_whole: bool) -> None:

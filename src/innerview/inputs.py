@@ -13,6 +13,7 @@ from innerview.errors import CaptureError, TextError
 from innerview.models import text
 from innerview.models.model import Model
 from innerview.rows import Rows
+from innerview.sides import decoder_tokens, is_pair
 
 
 class Call:
@@ -27,6 +28,9 @@ class Call:
         self.tokens = tokens
         # Rows that were padded here may be trimmed to the longest of a part; the caller's own padding stays.
         self.is_encoded = is_encoded
+        # Of an encoder–decoder `tokens` are the encoder's; a capture of the decoder alone speaks of the decoder's.
+        self.read = tokens
+        self.is_decoders = False
 
     @classmethod
     def of(cls, model: Model, inputs: Any) -> "Call":
@@ -42,6 +46,8 @@ class Call:
             return cls(model, (inputs,), {}, None)
         if isinstance(inputs, tuple) and inputs and all(isinstance(i, Tensor) for i in inputs):
             return cls(model, inputs, {}, None)
+        if is_pair(model.module):
+            return cls._of_pair(model, inputs)
         tokens = _ready_ids(model, inputs) if is_tensor else None
         if tokens is not None:
             return cls(model, (), _arguments(model, tokens, is_full=True), tokens, is_encoded=True)
@@ -49,13 +55,47 @@ class Call:
         is_full = bool(tokens.mask.all())
         return cls(model, (), _arguments(model, tokens, is_full=is_full), tokens, is_encoded=True)
 
+    @classmethod
+    def _of_pair(cls, model: Model, inputs: Any) -> "Call":
+        """The call of an encoder–decoder that reads some texts and is about to write: its decoder gets the token it starts from.
+
+        Raises:
+            TextError: The decoder's start is unknown.
+        """
+        tokens = text.encode(model, inputs)
+        given = _arguments(model, tokens, is_full=bool(tokens.mask.all()))
+        config: Any = model.module.config
+        start = getattr(config, "decoder_start_token_id", None)
+        if not isinstance(start, int):
+            raise TextError(
+                f"{model.name} is an encoder-decoder whose config has decoder_start_token_id={start!r}, so what its decoder reads is "
+                "unknown; give {'input_ids': ..., 'decoder_input_ids': ...}"
+            )
+        given["decoder_input_ids"] = given["input_ids"].new_full((tokens.ids.shape[0], 1), start)
+        return cls(model, (), given, tokens)
+
     def rows(self) -> Rows | None:
         """The rows of this call, all prompt."""
-        if self.tokens is None:
+        if self.read is None:
             return None
-        lengths = self.tokens.lengths
-        is_full = bool(self.tokens.mask.all())
-        return Rows(self.tokens.left_pad, lengths, lengths, is_full=is_full, real=self.tokens.mask)
+        lengths = self.read.lengths
+        is_full = bool(self.read.mask.all())
+        return Rows(self.read.left_pad, lengths, lengths, is_full=is_full, real=self.read.mask)
+
+    def for_decoder(self) -> "Call":
+        """The same call of an encoder–decoder, whose `tokens` are the decoder's.
+
+        Raises:
+            CaptureError: The call does not say which they are.
+        """
+        ids, mask = decoder_tokens(self.kwargs)
+        if ids is None or mask is None:
+            raise CaptureError(
+                f"this call of {self.model.name} gives no decoder_input_ids, so the decoder's tokens are unknown and none can be chosen; give them"
+            )
+        made = Call(self.model, self.args, self.kwargs, text.Tokens(ids, mask, False))
+        made.read, made.is_decoders = self.read, True
+        return made
 
     @property
     def has_cache(self) -> bool:
@@ -97,7 +137,8 @@ class Call:
             return Call(self.model, (), _arguments(self.model, tokens, is_full=is_full), tokens, is_encoded=True)
         args = tuple(self._rows_of(None, value, index) for value in self.args)
         kwargs = {name: self._rows_of(name, value, index) for name, value in self.kwargs.items()}
-        return Call(self.model, args, kwargs, _tokens_of(kwargs))
+        made = Call(self.model, args, kwargs, _tokens_of(kwargs))
+        return made.for_decoder() if self.is_decoders else made
 
     def _rows_of(self, name: str | None, value: Any, index: Tensor) -> Any:
         """Some rows of one argument; what has no rows stays whole."""

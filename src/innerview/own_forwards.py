@@ -12,6 +12,7 @@ from innerview.models.site import Point
 from innerview.models.writing import prompts_being_continued
 from innerview.rows import Memory
 from innerview.runs import Forward, Plan, Rows, apply, listen
+from innerview.sides import Pair
 
 
 class Block:
@@ -38,19 +39,20 @@ class OwnForward:
         self.outer = outer
         self.frame = frame
         self.cache: Any = None
+        self.pair: Pair | None = None
         # What the memory of its prompts is kept by: the cache, or the call of `generate` that it is part of.
         self.kept_by: Any = None
 
     def visit(self, point: Point, value: Any) -> Any:
         """Apply every block's edits at a point; None when nothing changed."""
-        changed = None
+        changed, forward = None, self.forward if self.pair is None else self.pair.at(point, self.forward)
         for block in self.blocks:
             block.fired.add(point)
-            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed, block)
+            new = apply(block.plan.by_point.get(point, ()), forward, value if changed is None else changed, block)
             changed = changed if new is None else new
         for block in self.blocks:
             if block.plan.reads:
-                listen(block.plan, point, self.forward, value if changed is None else changed, block)
+                listen(block.plan, point, forward, value if changed is None else changed, block)
         return changed
 
 
@@ -66,11 +68,15 @@ class Prompts:
         if not any(block.plan.by_point for block in own.blocks):
             return
         shape, device = ids_shape(args, kwargs)
+        told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
+        own.pair = Pair.of(root, kwargs, told)
+        if own.pair is not None:
+            for block in own.blocks:
+                block.longest = max(block.longest, own.pair.longest)
         if shape is None:
             return
         cache = kwargs.get("past_key_values")
-        col0 = cache_length(kwargs) or 0
-        told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
+        col0 = 0 if own.pair is not None else cache_length(kwargs) or 0
         written = prompts_being_continued(root, own.frame) if told is None else None
         known = None if written is None else _written_rows(written.mask, shape, col0)
         own.cache = cache
@@ -80,7 +86,7 @@ class Prompts:
         else:
             own.kept_by = cache
             memory = (self._memories.get(cache) if cache is not None and col0 else None) or Memory()
-        rows = known or self._rows(shape, col0, memory, kwargs, told)
+        rows = known or self._rows(shape, col0, memory, kwargs, told if own.pair is None else None)
         own.forward = Forward(rows, shape, col0, device, ids=token_ids(args, kwargs), memory=memory)
         for block in own.blocks:
             block.longest = max(block.longest, col0 + shape[1])
