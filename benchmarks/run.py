@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _arguments() -> argparse.Namespace:
 
 def _row(number: str, rounds: int | None) -> dict[str, Any] | None:
     """What one row measured, None when it failed."""
-    load = machine.load()
+    load, since, busy, own = machine.load(), time.monotonic(), machine.busy_s(), machine.own_s()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "row.json"
         call = [str(environment.PYTHON), "-m", f"benchmarks.{ROWS[number]}", "--output", str(output)]
@@ -74,7 +75,11 @@ def _row(number: str, rounds: int | None) -> dict[str, Any] | None:
         done = subprocess.run(call, cwd=environment.ROOT)
         if done.returncode:
             return None
-        return json.loads(output.read_text()) | {"load": load}
+        row = json.loads(output.read_text()) | {"load": load}
+        if busy is not None and (now := machine.busy_s()) is not None:
+            others = now - busy - (machine.own_s() - own)
+            row["others"] = round(max(0.0, others) / (time.monotonic() - since) / machine.cores(), 2)
+        return row
 
 
 def _versions() -> dict[str, str]:
