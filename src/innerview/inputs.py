@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerview.calls import ids_shape, named
+from innerview.calls import cache_of, ids_shape, named
 from innerview.errors import CaptureError, TextError
 from innerview.models import text
 from innerview.models.model import Model
@@ -100,7 +100,7 @@ class Call:
     @property
     def has_cache(self) -> bool:
         """Whether the call goes on from a cache of the caller's."""
-        return self.kwargs.get("past_key_values") is not None
+        return cache_of(self.kwargs) is not None
 
     @property
     def count(self) -> int | None:

@@ -16,9 +16,8 @@ FAMILIES = ("t5", "bart")
 def opened(family: str) -> iv.Model:
     torch.manual_seed(0)
     if family == "t5":
-        config: Any = T5Config(
-            vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
-        )
+        config: Any = T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
+        config.decoder_start_token_id = 0
         return iv.open_model(T5ForConditionalGeneration(config).eval())
     config = BartConfig(
         vocab_size=50, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
