@@ -49,10 +49,17 @@ class Task:
         """
         if call.read is None or not is_pair(self.model.module):
             return call
-        if self.chosen is None and not isinstance(self.reduction, OverTokens):
+        takes_tokens = self.chosen is not None or isinstance(self.reduction, OverTokens)
+        if not takes_tokens and decoder_tokens(call.kwargs)[0] is None:
             return call
-        sides = {site.name: is_decoders(self.model.module, site.point) for site in self.sites}
-        if len(set(sides.values())) > 1:
+        try:
+            sides = {site.name: is_decoders(self.model.module, site.point) for site in self.sites}
+        except EditError as error:
+            # What a module that both share does can be kept, but its tokens are not known.
+            if not takes_tokens:
+                return call
+            raise CaptureError(str(error)) from error
+        if len(set(sides.values())) > 1 and takes_tokens:
             one, other = (next(name for name, side in sides.items() if side is wanted) for wanted in (False, True))
             raise CaptureError(
                 f"{one!r} sees the encoder's tokens and {other!r} the decoder's, so none can be chosen in both; capture each side by itself"

@@ -177,3 +177,17 @@ def test_the_users_own_generate_takes_positions_of_the_decoder(family: str) -> N
 def test_iv_generate_is_refused_with_the_way_out() -> None:
     with pytest.raises(iv.GenerationError, match=r"inside iv\.editing"):
         iv.generate(opened("t5"), [[4, 5, 6]], max_new_tokens=2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("site", [ENCODER, DECODER])
+def test_studies_of_texts_speak_of_the_side_of_their_site(family: str, site: str) -> None:
+    model, rows, other = opened(family), [[4, 5, 6], [7, 8]], [[9, 8, 7], [6, 5]]
+    assert iv.capture(model, rows, site).tokens.shape == ((2, 3) if site == ENCODER else (2, 1))
+    found = iv.contrast(model, rows, other, site=site).vector
+    ends = [iv.capture(model, given, site, positions=-1)[site][:, 0].mean(dim=0) for given in (rows, other)]
+    torch.testing.assert_close(found, torch.nn.functional.normalize(ends[0] - ends[1], dim=0), atol=1e-5, rtol=1e-5)
+    edit, _ = added(site)
+    swept = iv.sweep(model, rows, edit, [0.0, 1.0], metric=lambda logits: logits[:, -1, 5], progress=False).frame()
+    wanted = iv.capture(model, rows, "logits", edits=[edit])["logits"][:, -1, 5]
+    assert swept[swept["strength"] == 1.0]["metric"].tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
