@@ -419,9 +419,9 @@ def row_14(count: int) -> None:
     finally:
         tracemalloc.stop()
     assert live_tensors() == tensors, f"{live_tensors() - tensors} tensors more in {6 * window} rounds"
-    # What is kept of every round grows in every window; what grows once does not. One hook kept a round would be twice that.
+    # What is kept of every round grows in every window, the least one too. One hook kept a round would be twice that.
     grown = sorted(later - earlier for earlier, later in itertools.pairwise(sizes))
-    assert grown[len(grown) // 2] < 250 * window, f"{grown} bytes grown in windows of {window} rounds"
+    assert grown[0] < 250 * window, f"{grown} bytes grown in windows of {window} rounds"
 
 
 ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
