@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help tour lab test lint format types bench soak oracles pins wheel clean
+.PHONY: help tour lab test lint format types bench soak oracles architectures pins wheel clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -50,6 +50,9 @@ soak: .venv/.dev ## the reliability rows at their full counts (hours)
 
 oracles: | .venv-bench ## the same random weights in TransformerLens, nnsight and interp-engine: sites, heads, patterns
 	PYTHONPATH=src:. OMP_NUM_THREADS=1 .venv-bench/bin/python -m pytest -o addopts=--import-mode=importlib -o timeout= -q tests/oracles
+
+architectures: .venv/.dev ## open every language model that transformers can build, and write docs/architectures.md
+	$(BIN)/python -m tests.models.architectures
 
 pins: .venv/.dev ## write constraints.txt from what is installed
 	$(BIN)/python scripts/pins.py > build/constraints.txt && mv build/constraints.txt constraints.txt

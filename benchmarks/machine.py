@@ -32,6 +32,20 @@ def load() -> float:
     return round(os.getloadavg()[0] / cores(), 2)
 
 
+def busy_s() -> float | None:
+    """Seconds of processor time that all processes have taken since the machine started; None where nothing says."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, interrupts, soft, stolen = map(int, stat.read_text().split(maxsplit=9)[1:9])
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def own_s() -> float:
+    """Seconds of processor time that this process and those it waited for have taken."""
+    return sum(os.times()[:4])
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of what is measured; those not installed are left out."""
     found = {"python": platform.python_version()}

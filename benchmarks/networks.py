@@ -11,9 +11,11 @@ from innerview.bundled import bundled_folder
 
 
 def gpt2() -> GPT2LMHeadModel:
-    """A network of GPT-2's size (12 layers, d_model 768) with random weights, the same each time."""
+    """A network of GPT-2's size (12 layers, d_model 768) with random weights, the same each time. It writes on behind every token."""
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).eval()
+    module = GPT2LMHeadModel(GPT2Config(bos_token_id=0, eos_token_id=0)).eval()
+    module.generation_config.eos_token_id = None
+    return module
 
 
 def pocket() -> PreTrainedModel:
@@ -32,6 +34,13 @@ def ids(module: PreTrainedModel, batch: int, pos: int) -> Tensor:
     """Random token ids, shape [batch, pos], the same each time."""
     generator = torch.Generator().manual_seed(1)
     return torch.randint(5, module.config.vocab_size, (batch, pos), generator=generator)
+
+
+def delta(module: PreTrainedModel, length: float = 1.0) -> Tensor:
+    """A change of the residual stream in a random direction, shape [d_model], the same each time."""
+    generator = torch.Generator().manual_seed(2)
+    vector = torch.randn(module.config.hidden_size, generator=generator)
+    return vector * (length / vector.norm())
 
 
 def truncated(module: PreTrainedModel, layer: int) -> nn.Module:

@@ -46,7 +46,7 @@ def _capture(module: PreTrainedModel, ids: torch.Tensor, rounds: int) -> tuple[W
 
 
 def _decode(module: PreTrainedModel, ids: torch.Tensor, rounds: int) -> Workload:
-    delta = _delta(module)
+    delta = networks.delta(module)
     peers, _ = load_peers()
     contenders = [
         Contender("plain hook", "limit", with_hooks.decode(module, ids, LAYER, delta, TOKENS)),
@@ -71,13 +71,6 @@ def _decode(module: PreTrainedModel, ids: torch.Tensor, rounds: int) -> Workload
     return Workload(
         f"{TOKENS} greedy tokens behind {POS}, one Add at blocks.{LAYER}.resid at each, pocket", gate, timings, found
     )
-
-
-def _delta(module: PreTrainedModel) -> torch.Tensor:
-    """A small change in a random direction, the same each time."""
-    generator = torch.Generator().manual_seed(2)
-    vector = torch.randn(module.config.hidden_size, generator=generator)
-    return vector / vector.norm()
 
 
 def _microseconds(timings: Timings, name: str, each: int = 1) -> Span:

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from benchmarks import environment, machine, table
 ROWS = {
     "10": "row_10_capture_one_layer",
     "10b": "row_10b_small_network",
+    "11": "row_11_capture_every_layer",
+    "12": "row_12_steered_decoding",
     "16": "row_16_opening",
 }
 RESULTS = Path(__file__).parent / "results"
@@ -64,7 +67,7 @@ def _arguments() -> argparse.Namespace:
 
 def _row(number: str, rounds: int | None) -> dict[str, Any] | None:
     """What one row measured, None when it failed."""
-    load = machine.load()
+    load, since, busy, own = machine.load(), time.monotonic(), machine.busy_s(), machine.own_s()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "row.json"
         call = [str(environment.PYTHON), "-m", f"benchmarks.{ROWS[number]}", "--output", str(output)]
@@ -72,7 +75,11 @@ def _row(number: str, rounds: int | None) -> dict[str, Any] | None:
         done = subprocess.run(call, cwd=environment.ROOT)
         if done.returncode:
             return None
-        return json.loads(output.read_text()) | {"load": load}
+        row = json.loads(output.read_text()) | {"load": load}
+        if busy is not None and (now := machine.busy_s()) is not None:
+            others = now - busy - (machine.own_s() - own)
+            row["others"] = round(max(0.0, others) / (time.monotonic() - since) / machine.cores(), 2)
+        return row
 
 
 def _versions() -> dict[str, str]:

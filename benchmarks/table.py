@@ -27,6 +27,8 @@ def row(one: dict[str, Any]) -> list[str]:
     lines += [f"- {note}" for note in one["notes"]]
     lines += [f"- Not measured: {peer} ({why})" for peer, why in one["missing"].items()]
     lines.append(f"- Load of the machine when it began: {one['load']} runnable processes a core (1 min).")
+    if "others" in one:
+        lines.append(f"- Other processes took {one['others']:.0%} of the cores while it ran.")
     return lines
 
 

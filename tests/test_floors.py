@@ -16,7 +16,8 @@ FLOORS = (
         "engine",
         {
             "runs", "hooks", "attachments", "own_forwards", "writing_runs", "calls", "activations", "direction", "readings",
-            "conditions", "recorder", "rows", "plans", "forwards",
+            "conditions", "recorder", "rows", "plans", "forwards", "sides",
+            "inputs", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written", "compiling",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),

@@ -9,7 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
-    "Activations", "Add", "Attachment", "Cap", "CaptureError", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
+    "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
     "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
     "Replace", "Rotate", "Scale", "Site", "SiteError", "Steer", "Sweep", "TextError", "TokenStrip", "Transport", "Unembedding", "Where",

@@ -261,3 +261,16 @@ def test_shared_weights_and_networks_without_known_writers_are_refused() -> None
         iv.Recipe([iv.Add(D, site="blocks.0.resid")]).to_model(model)
     with pytest.raises(RecipeError, match=r"'module:first' is not written by weights into the stream"):
         iv.Recipe([iv.Scale(2.0, site="module:first")]).to_model(iv.open_model(toy("tensor")))
+
+
+def test_weights_that_are_elsewhere_or_quantised_are_refused_before_anything_is_copied() -> None:
+    away, packed = opened("llama"), opened("llama")
+    away.module.to("meta")
+    weight = torch.nn.Parameter(torch.ones(4, dtype=torch.uint8), requires_grad=False)
+    packed.module.model.layers[1].mlp.down_proj.weight = weight  # type: ignore[union-attr,index]
+    with pytest.raises(
+        RecipeError, match=r"is not in memory, so no edit can be baked into a copy of .*; load the network in full"
+    ):
+        iv.Recipe([iv.Add(D)]).to_model(away)
+    with pytest.raises(RecipeError, match=r"'model.layers.1.mlp.down_proj.weight' is of torch.uint8"):
+        iv.Recipe([iv.Add(D)]).to_model(packed)

@@ -164,6 +164,47 @@ def test_a_network_without_tokens_is_swept_along_its_rows() -> None:
     torch.testing.assert_close(costed.cost[1].float(), expected, atol=1e-5, rtol=1e-4)
 
 
+class Two(nn.Module):
+    """A network of two arguments."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, left: Tensor, right: Tensor, sign: float = 1.0) -> Tensor:
+        return (self.inner(left) + sign * self.inner.first.linear(right)).mean(dim=1)
+
+
+def test_arguments_of_any_network_are_swept_and_patched_row_by_row() -> None:
+    model = iv.open_model(Two(networks.toy("tensor")).eval())
+    made = torch.Generator().manual_seed(2)
+    left, right, other = (torch.randn(5, 4, 8, generator=made) for _ in range(3))
+    d = direction("module:inner.second", width=8, size=1.0)
+    found = [
+        iv.sweep(model, given, iv.Add(d), [0, 1], metric=lambda out: out[:, 0], batch_size=2).values
+        for given in ({"left": left, "right": right, "sign": 1.0}, (left, right))
+    ]
+    assert found[0].tolist() == found[1].tolist()
+    with torch.no_grad():
+        torch.testing.assert_close(found[0][0].float(), model.module(left, right)[:, 0], atol=1e-5, rtol=0)
+    whole = iv.patch(model, (left, right), (other, right), "module:inner.second", metric=lambda out: out[:, 0])
+    assert whole.effects.tolist() == pytest.approx([1.0] * 5, abs=1e-4)
+
+
+def test_what_a_tokenizer_returns_is_read_as_texts() -> None:
+    model, texts = opened("gpt2"), ["w1 w2 w3", "w4"]
+    given = model.tokenizer(texts, return_tensors="pt", padding=True)
+    by_ids = iv.sweep(model, given, iv.Add(direction()), [1], metric=iv.logit_difference(5, 6))
+    by_text = iv.sweep(model, texts, iv.Add(direction()), [1], metric=iv.logit_difference(5, 6))
+    assert by_ids.values.tolist() == by_text.values.tolist() and by_ids.prompts == by_text.prompts
+
+
+def test_a_tensor_that_has_no_rows_is_refused() -> None:
+    model = iv.open_model(networks.toy("tensor"))
+    with pytest.raises(iv.TextError, match=r"at least one axis more, not \[8\]; give x\[None\]"):
+        iv.sweep(model, torch.randn(8), iv.Add(direction("module:first", width=8)), [1], metric=lambda out: out[:, 0])
+
+
 class Pooled(nn.Module):
     """A network of classes: the mean over positions of another's output."""
 
@@ -227,6 +268,10 @@ def test_a_sweep_shows_itself_as_figure_table_and_text(tmp_path: Path) -> None:
     assert frame["perplexity_change"].isna().tolist() == [False, True, False, True]
     summary = found.summary()
     assert summary.index.tolist() == [2, -2] and summary["n"].tolist() == [2, 2]
+    grouped = frame.groupby("strength", sort=False)
+    assert summary["effect_se"].tolist() == pytest.approx(grouped["effect"].sem().tolist())
+    assert summary["cost"].tolist() == pytest.approx(grouped["cost"].mean().tolist())
+    assert summary["perplexity_change"].tolist() == pytest.approx(grouped["perplexity_change"].mean().tolist())
     page = found.to_html(tmp_path / "sweep.html").read_text(encoding="utf-8")
     assert "<details>" in page and 'src="http' not in page
 

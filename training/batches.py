@@ -16,7 +16,8 @@ from innerview.pocket.behaviour import Behaviour, Stage
 from innerview.pocket.indirect_object import IndirectObject
 from innerview.pocket.markers import END
 from innerview.pocket.mood import TELLINGS, Mood
-from innerview.pocket.sentence import Sentence
+from innerview.pocket.requests import Deeds
+from innerview.pocket.sentence import Sentence, joined
 from innerview.pocket.world import World
 
 CHUNK = 4096
@@ -45,7 +46,7 @@ class Batch:
 
 
 # Besides what the world tells, this share of the documents is of what forms late, until the drill is over.
-DRILLED = {"indirect object": 0.2, "facts": 0.08, "mood": 0.06, "language": 0.03}
+DRILLED = {"indirect object": 0.15, "deeds": 0.12, "facts": 0.06, "mood": 0.05, "language": 0.03}
 COINED = 400
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85
@@ -57,15 +58,28 @@ def has_traps(document: Sentence) -> bool:
 
 
 def drills_of(world: World, shares: Mapping[str, float] = DRILLED) -> list[tuple[Behaviour, float]]:
-    """The behaviours to drill, and their shares; who gives and who receives is told of coined names, so that copying hangs on no name."""
+    """The behaviours to drill, and their shares.
+
+    Who gives and who receives is told of coined names, so that copying hangs on no name; of deeds, what people think of them.
+    """
     found = []
     for name, share in shares.items():
         behaviour = world.behaviours.get(name)
         if isinstance(behaviour, IndirectObject):
             behaviour = IndirectObject(behaviour.lexicon, coined(behaviour.names, behaviour.held_out_names), [])
+        if isinstance(behaviour, Deeds):
+            behaviour = Judgements(behaviour.pairs)
         if behaviour:
             found.append((behaviour, share))
     return found
+
+
+class Judgements(Deeds):
+    """Nothing but what people think of doing the one to the other: harm hangs on the pair, which takes the longest to learn."""
+
+    def document(self, rng: Random) -> Sentence:
+        """Two or three judgements."""
+        return joined([self.judgement(rng) for _ in range(rng.randint(2, 3))])
 
 
 def coined(names: list[str], hidden: list[str]) -> list[str]:

@@ -14,15 +14,23 @@ def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Te
     return lambda: iv.capture(model, ids, [site])[site]
 
 
-def decode(module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
+def capture_all(module: PreTrainedModel, ids: Tensor) -> Callable[[], list[Tensor]]:
+    """`iv.capture` of what leaves every block, to host memory."""
+    model = iv.open_model(module)
+    return lambda: list(iv.capture(model, ids, "blocks.*.resid", to="cpu").tensors.values())
+
+
+def decode(
+    module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int
+) -> Callable[[], list[list[int]]]:
     """`iv.generate` with one Add."""
     model = iv.open_model(module)
     direction = iv.Direction.from_vector(delta, f"blocks.{layer}.resid")
     edits = [iv.Add(direction, float(delta.norm()), unit="raw")]
 
-    def call() -> list[int]:
+    def call() -> list[list[int]]:
         run = iv.generate(model, ids, edits=edits, max_new_tokens=tokens)
         run.wait()
-        return run.tokens_so_far[0]
+        return run.tokens_so_far
 
     return call

@@ -33,15 +33,28 @@ def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Te
     return lambda: interp_engine.capture(model, ids, [point])[point]
 
 
-def decode(module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
-    """`generate_stream` inside `steer`, with its own loop around the forward."""
+def capture_all(module: PreTrainedModel, ids: Tensor) -> Callable[[], list[Tensor]]:
+    """`capture` of the point `resid_post` at every layer; it keeps copies."""
+    model = _opened(module, None)
+    points = [f"resid_post.{layer}" for layer in range(module.config.num_hidden_layers)]
+
+    def call() -> list[Tensor]:
+        cache = interp_engine.capture(model, ids, points)
+        return [cache[point] for point in points]
+
+    return call
+
+
+def decode(
+    module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int
+) -> Callable[[], list[list[int]]]:
+    """`generate_stream` inside `steer`, with its own loop around the forward, which writes one row: rows come one after another."""
     model = _opened(module, None)
     spec = [SteerSpec(delta, layer, 1.0)]
 
-    def call() -> list[int]:
+    def write(row: Tensor) -> list[int]:
         with steer(model, spec):
-            return [
-                s.token_id for s in generate_stream(model, ids, max_tokens=tokens, temperature=0.0, stop_at_eos=False)
-            ]
+            steps = generate_stream(model, row[None], max_tokens=tokens, temperature=0.0, stop_at_eos=False)
+            return [step.token_id for step in steps]
 
-    return call
+    return lambda: [write(row) for row in ids]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import nnsight
 import torch
 from nnsight import NNsight
 from torch import Tensor
@@ -28,17 +29,33 @@ def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Te
     return call
 
 
-def decode(module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int) -> Callable[[], list[int]]:
+def capture_all(module: PreTrainedModel, ids: Tensor) -> Callable[[], list[Tensor]]:
+    """`trace` with one `.save()` a block and `tracer.stop()`."""
+    model = NNsight(module)
+    listed = [model.get(path_of(module, block)) for block in blocks(module)]
+
+    def call() -> list[Tensor]:
+        with torch.no_grad(), model.trace(ids, use_cache=False) as tracer:
+            kept = nnsight.save([block.output.cpu() for block in listed])
+            tracer.stop()
+        return kept
+
+    return call
+
+
+def decode(
+    module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int
+) -> Callable[[], list[list[int]]]:
     """`generate` traced, with a write at each step."""
     model: Any = NNsight(module)
     block = model.get(path_of(module, blocks(module)[layer]))
     options = greedy(ids, tokens)
 
-    def call() -> list[int]:
+    def call() -> list[list[int]]:
         with torch.no_grad(), model.trace(ids, fn="generate", **options) as tracer:
             for _ in tracer.iter[:tokens]:
                 block.output = block.output + delta
             written = tracer.result.save()
-        return written[0, ids.shape[1] :].tolist()
+        return written[:, ids.shape[1] :].tolist()
 
     return call

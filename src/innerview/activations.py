@@ -19,16 +19,22 @@ class Activations(Mapping[str, Tensor]):
     """Activations by site.
 
     Attributes:
-        tensors: Tensor of each site, shape [batch, pos, ...].
-        tokens: Token ids, shape [batch, pos]; None when the network reads no ids.
+        tensors: Tensor of each site, shape [batch, pos, ...]; without `pos` where tokens were reduced to one value.
+        tokens: Token ids, shape [batch, pos]; None when the network reads no ids, or tokens were reduced.
         mask: True where a token is real, shape [batch, pos]; None likewise.
         model: The network they were captured from.
+        positions: Place of each token in its row, shape [batch, pos]; None when every token is here.
+        gradients: Gradient at each site, shaped as its tensor; None when none was asked for.
+        rows: Which of the given rows these are, shape [batch]; None when they are all.
     """
 
     tensors: dict[str, Tensor] = field(repr=False)
     tokens: Tensor | None
     mask: Tensor | None
     model: Model = field(repr=False)
+    positions: Tensor | None = field(default=None, repr=False)
+    gradients: dict[str, Tensor] | None = field(default=None, repr=False)
+    rows: Tensor | None = field(default=None, repr=False)
 
     def __getitem__(self, site: str) -> Tensor:
         if site in self.tensors:
@@ -36,7 +42,9 @@ class Activations(Mapping[str, Tensor]):
         matches = [s.name for s in self.model.expand(site)]
         if len(matches) == 1 and matches[0] in self.tensors:
             return self.tensors[matches[0]]
-        raise SiteError(f"{site!r} was not captured; captured are {', '.join(self.tensors)}")
+        raise SiteError(
+            f"{site!r} was not captured; captured are {', '.join(self.tensors) or 'none: they went where to= said'}"
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
@@ -69,7 +77,7 @@ class Activations(Mapping[str, Tensor]):
 
     @property
     def words(self) -> list[list[str]]:
-        """Text of each real token, row by row."""
+        """Text of each token here, row by row."""
         if self.tokens is None or self.mask is None:
             return []
         return [text.words(self.model, row[keep].tolist()) for row, keep in zip(self.tokens, self.mask, strict=True)]
@@ -81,7 +89,7 @@ class Activations(Mapping[str, Tensor]):
         return (not axes or axes[:2] == ("batch", "pos")) and self.tensors[site].shape[:2] == self.mask.shape
 
     def frame(self) -> pd.DataFrame:
-        """One row a site and real token: its text, and the norm of its activation; one row for a site that has no tokens."""
+        """One row a site and token: its text, and the norm of its activation; one row for a site that has no tokens."""
         if self.tokens is None or self.mask is None:
             rows: list[Any] = [(site, list(v.shape), float(v.float().norm())) for site, v in self.tensors.items()]
             return pd.DataFrame(rows, columns=["site", "shape", "norm"])
@@ -94,5 +102,6 @@ class Activations(Mapping[str, Tensor]):
             norms = value.float().flatten(2).norm(dim=-1)
             for batch, keep in enumerate(self.mask):
                 for nth, pos in enumerate(keep.nonzero().flatten().tolist()):
-                    rows.append((site, batch, nth, words[batch][nth], float(norms[batch, pos])))
+                    place = nth if self.positions is None else int(self.positions[batch, pos])
+                    rows.append((site, batch, place, words[batch][nth], float(norms[batch, pos])))
         return pd.DataFrame(rows, columns=["site", "batch", "pos", "token", "norm"])

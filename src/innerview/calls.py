@@ -26,13 +26,26 @@ def ids_shape(args: tuple, kwargs: dict) -> tuple[tuple[int, int] | None, Any]:
     return (int(ids.shape[0]), int(ids.shape[1])), ids.device
 
 
+# What transformers calls the memory of earlier tokens: of attention, of state-space networks, of RWKV.
+CACHES = ("past_key_values", "cache_params", "state")
+
+
+def cache_of(kwargs: dict) -> Any:
+    """The memory of earlier tokens that a forward of the root goes on from; None without one."""
+    return next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+
+
 def cache_length(kwargs: dict) -> int | None:
     """Tokens in the cache before this forward: 0 without a cache, None when the cache does not say."""
-    cache = kwargs.get("past_key_values")
+    cache = cache_of(kwargs)
     if cache is None:
         return 0
     length = getattr(cache, "get_seq_length", None)
-    return None if length is None else int(length())
+    try:
+        return None if length is None else int(length())
+    except ValueError:
+        # A recurrent state holds all tokens in one, and transformers does not count them.
+        return None
 
 
 def token_ids(args: tuple, kwargs: dict) -> Tensor | None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -128,45 +128,41 @@ class Compare(Condition):
 
 
 @dataclass(frozen=True)
-class Both(Condition):
-    """Two conditions that must both hold."""
+class Joined(Condition):
+    """Two conditions, and how they go together."""
 
     left: Condition
     right: Condition
+    sign: ClassVar[str]
+    word: ClassVar[str]
 
     @property
     def terms(self) -> tuple[Any, ...]:
         return self.left.terms + self.right.terms
+
+    def to_code(self) -> str:
+        return f"({self.left.to_code()} {self.sign} {self.right.to_code()})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.word, "of": [self.left.to_dict(), self.right.to_dict()]}
+
+
+class Both(Joined):
+    """Two conditions that must both hold."""
+
+    sign, word = "&", "and"
 
     def holds(self, number: Callable[[Any], Tensor]) -> Tensor:
         return self.left.holds(number) & self.right.holds(number)
 
-    def to_code(self) -> str:
-        return f"({self.left.to_code()} & {self.right.to_code()})"
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": "and", "of": [self.left.to_dict(), self.right.to_dict()]}
-
-
-@dataclass(frozen=True)
-class Either(Condition):
+class Either(Joined):
     """Two conditions of which one must hold."""
 
-    left: Condition
-    right: Condition
-
-    @property
-    def terms(self) -> tuple[Any, ...]:
-        return self.left.terms + self.right.terms
+    sign, word = "|", "or"
 
     def holds(self, number: Callable[[Any], Tensor]) -> Tensor:
         return self.left.holds(number) | self.right.holds(number)
-
-    def to_code(self) -> str:
-        return f"({self.left.to_code()} | {self.right.to_code()})"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": "or", "of": [self.left.to_dict(), self.right.to_dict()]}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from innerview.errors import EditError
-from innerview.models.model import Model
 from innerview.plans import Planned, Read
 from innerview.readings import OverPrompt, Reading
 from innerview.rows import Memory, Rows
@@ -219,7 +218,8 @@ class Forward:
             reading = term.reading if isinstance(term, OverPrompt) else term
             if isinstance(term, OverPrompt):
                 key = self._prompt_key(owner, reading, planned.slot if reading.key in here else None)
-                if key not in self.memory.heard and not self.memory.has_passed:
+                is_read = reading.key in here or reading.key in self._heard or self.memory.has_passed
+                if key not in self.memory.heard and not is_read:
                     raise self._too_early(reading, planned)
                 return self.memory.number(key, term, self._of_rows(), self._of_rows().left_pad.shape[0])
             found = here.get(reading.key, self._heard.get(reading.key))
@@ -270,16 +270,3 @@ class Forward:
             memory.has_passed = not bool((self.pos < self.prompt_len()).any())
         if not memory.has_passed or self.col0 == 0:
             memory.hear(key, numbers, self.col0)
-
-
-def tokens_of(model: Model, where: Where, forward: Forward) -> Tensor | None:
-    """True for the tokens of a forward that a Where means, shape [rows, q]; None for all.
-
-    Raises:
-        EditError: It has a condition, which only an edit can have; or what is asked for is unknown or not there.
-    """
-    if where.condition is not None:
-        raise EditError(
-            "a condition is read while edits apply, so it chooses no tokens to keep; use a Where without condition="
-        )
-    return forward.chosen(where, Reader.of(model.tokenizer) if where.needs_reader else None)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from innerview.activations import Activations
 from innerview.direction import Direction
 from innerview.edits import Edit
 from innerview.errors import EditError, GenerationError
@@ -22,7 +23,9 @@ from innerview.readings import Reading
 from innerview.recorder import Recorder
 from innerview.rows import Memory
 from innerview.runs import EMPTY, Plan, Rows, check_prompts, check_width, current
+from innerview.sides import is_pair
 from innerview.writing_runs import WritingRun
+from innerview.written import Written
 
 LEAVING_S = 10.0
 
@@ -41,7 +44,8 @@ class Generation:
 
     def __init__(
         self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, options: Options, *,
-        readings: Sequence[Direction | Reading], on_token: Callable[["Generation"], None] | None,
+        readings: Sequence[Direction | Reading], capture: str | Sequence[str],
+        on_token: Callable[["Generation"], None] | None,
     ) -> None:  # fmt: skip
         self.model = model
         self.prompt_tokens = tokens.rows()
@@ -57,6 +61,7 @@ class Generation:
         self._finished = threading.Event()
         self._error: BaseException | None = None
         self._recorder = Recorder(model, readings)
+        self._written = Written(model, capture)
         lengths = tokens.lengths
         self._prompt_lengths = lengths
         self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
@@ -65,9 +70,13 @@ class Generation:
         self._counted = 0
         self._has_ended = False
         self._run = WritingRun(
-            board_of(model), plan, self._rows, recomputes=options.cache == "none", taps=self._recorder.taps()
+            board_of(model),
+            plan,
+            self._rows,
+            recomputes=options.cache == "none",
+            taps=_together(self._recorder.taps(), self._written.taps()),
         )
-        self._recorder.run = self._run
+        self._recorder.run = self._written.run = self._run
         self._run.memory = Memory(tokens.ids, tokens.mask, tokens.lengths)
         self._thread = threading.Thread(target=self._work, name="innerview-generate", daemon=True)
 
@@ -111,6 +120,23 @@ class Generation:
     def projections(self) -> dict[str, list[list[float]]]:
         """Projection of each token fed so far, in natural steps, by direction and row; the newest token is not fed yet."""
         return {name: [list(row) for row in rows] for name, rows in self._recorder.values.items()}
+
+    @property
+    def activations(self) -> Activations:
+        """Activations of every token that was fed, at the sites of `capture=`, waited for: prompts and what was written, padded right.
+
+        The last token that a row wrote was never fed, so it has none.
+
+        Raises:
+            GenerationError: No site was asked for.
+        """
+        if not self._written.sites:
+            raise GenerationError("this run keeps no activations; start it with capture=['blocks.*.resid'] or the like")
+        self.wait()
+        ids, pads = self._ids, self._tokens.left_pad.repeat_interleave(self._each)
+        written = _real_counts(ids[:, self._tokens.ids.shape[1] :], self._stops())
+        prompts = self._tokens.lengths.repeat_interleave(self._each)
+        return self._written.activations(ids, pads, prompts + (written - 1).clamp(min=0))
 
     @property
     def done(self) -> bool:
@@ -273,6 +299,10 @@ class Generation:
         return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
 
 
+def _together(taps: dict[Any, list[Any]], others: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
+    return {point: taps.get(point, []) + others.get(point, []) for point in (*taps, *others)}
+
+
 def _real_counts(generated: Tensor, stops: list[int]) -> Tensor:
     """Number of tokens of each row up to its first end of text, that one included, shape [rows]."""
     width = generated.shape[1]
@@ -303,6 +333,7 @@ def generate(
     num_return_sequences: int = 1,
     cache: CacheKind = "dynamic",
     readings: Sequence[Direction | Reading] = (),
+    capture: str | Sequence[str] = (),
     on_token: Callable[[Generation], None] | None = None,
     hermetic: bool = False,
 ) -> Generation:
@@ -321,22 +352,28 @@ def generate(
         num_return_sequences: Continuations of each prompt, drawn or of the best beams.
         cache: `"dynamic"`, `"static"`, or `"none"` (everything is computed again at each token).
         readings: Directions to project each token on as it passes, or other readings.
+        capture: Sites whose activations are kept as the tokens pass, behind the edits there; `.activations` holds them.
         on_token: Called in the worker behind each token.
         hermetic: Leave out what is attached and the open blocks.
     Raises:
         GenerationError: The network does not write, or the options exclude one another.
+        CaptureError: A site of `capture` is not computed token by token.
         EditError: An edit does not fit.
         TextError: The prompt cannot be read, or does not fit into the context.
     """
     options = Options(max_new_tokens, temperature, top_k, top_p, seed, num_beams, num_return_sequences, cache)
     _check(model, options, readings, on_token)
+    if capture and num_beams > 1:
+        raise GenerationError(
+            f"activations follow one text a prompt, and {num_beams} beams reorder theirs; use num_beams=1"
+        )
     tokens = text.encode(model, prompt, pad_left=True, room=max_new_tokens)
     base = EMPTY if hermetic else board_of(model).frozen_plan()
     plan = base + Plan.of(model, edits)
-    if plan.by_point or readings:
+    if plan.by_point or readings or capture:
         refuse_compiled(model.module, "")
     check_prompts(plan, Memory(tokens.ids, tokens.mask, tokens.lengths), max_new_tokens - 1)
-    run = Generation(model, tokens, plan, base, options, readings=tuple(readings), on_token=on_token)
+    run = Generation(model, tokens, plan, base, options, readings=tuple(readings), capture=capture, on_token=on_token)
     opened.add("run", run)
     return run.start()
 
@@ -359,6 +396,11 @@ def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None
     if not hasattr(model.module, "generate"):
         raise GenerationError(
             f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model"
+        )
+    if is_pair(model.module):
+        raise GenerationError(
+            f"{model.name} is an encoder-decoder, which writes in its decoder what it read in its encoder; iv.generate follows one text: "
+            "call model.module.generate(...) inside iv.editing(model, edits)"
         )
     if on_token is not None and not callable(on_token):
         raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")

@@ -17,6 +17,7 @@ from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
 from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
 from innerview.runs import EMPTY, Plan, Rows, Run, current
+from innerview.sides import Pair
 
 ROOT: Point = ("", "root")  # type: ignore[assignment]
 
@@ -92,6 +93,8 @@ class Board:
         if side == "received":
             # Before whatever changes the input: the skip connection holds what came, not what the module is given.
             return [module.register_forward_pre_hook(_InputHook(self, point), with_kwargs=True, prepend=True)]
+        if side == "call":
+            return [module.register_forward_pre_hook(_CallHook(self, point))]
         if side != "output":
             return [watch(self.root, module, side, _InsideHook(self, point))]
         return [module.register_forward_hook(_OutputHook(self, point))]
@@ -146,7 +149,10 @@ class Board:
             return
         own = OwnForward(self.own_blocks(), None, outer=self._under_way(), frame=sys._getframe(1))
         self._own.forward = own
-        _refuse_recomputing(module, [block.plan for block in own.blocks])
+        plans = [block.plan for block in own.blocks]
+        _refuse_recomputing(module, plans)
+        if any(plan.by_point for plan in plans):
+            _refuse_wrapped(module, own.frame)  # type: ignore[call-arg]
         self._prompts.locate(module, own, *named(module, args, kwargs))
 
     def _root_ends(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -225,6 +231,12 @@ class _OutputHook(_Hook):
         return self.board.visit_output(self.point, output)
 
 
+class _CallHook(_Hook):
+    def __call__(self, module: nn.Module, args: tuple) -> None:
+        # What is worked out from a call is read only.
+        self.board.visit_output(self.point, args)
+
+
 class _InsideHook(_Hook):
     def __call__(self, value: Tensor) -> Any:
         return self.board.visit_output(self.point, value)
@@ -270,6 +282,7 @@ class BoardRun(Run):
         """The root module is called: count the tokens."""
         args, kwargs = named(self.board.root, args, kwargs)
         shape, device = ids_shape(args, kwargs)
+        self.pair = Pair.of(self.board.root, kwargs)
         self.begin(shape, cache_length(kwargs), device, token_ids(args, kwargs))
 
     def ends(self, is_whole: bool) -> None:
@@ -314,6 +327,39 @@ def board_of(model: Model) -> Board:
         return board
 
 
+# Frames between a call of what `torch.compile` returned and the hook of the network inside.
+_STEPS_INSIDE = 24
+
+
+# Dynamo follows hooks of the root, and cannot follow what looks at frames.
+@torch.compiler.disable
+def _refuse_wrapped(root: nn.Module, frame: Any) -> None:
+    """Refuse edits of a forward that comes through `torch.compile(root)`, whose code may know nothing of their hooks.
+
+    Raises:
+        EditError: It comes that way.
+    """
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    if dynamo is None:
+        return
+    code = dynamo.OptimizedModule.__call__.__code__
+    for _ in range(_STEPS_INSIDE):
+        if frame is None:
+            return
+        if frame.f_code is code and getattr(frame.f_locals.get("self"), "_orig_mod", None) is root:
+            raise EditError(
+                f"this forward of {type(root).__name__} comes through torch.compile, and compiled code ignores hooks that came later; "
+                "call the original module (compiled._orig_mod), or compile with iv.compiled, whose edits stay live"
+            )
+        frame = frame.f_back
+
+
+def _has_compiled_forward(module: nn.Module) -> bool:
+    """Whether a module's forward was compiled. Not hasattr on the bound method, which is made anew each time."""
+    forward = module.__dict__.get("forward") or type(module).forward
+    return "_torchdynamo_orig_callable" in getattr(getattr(forward, "__func__", forward), "__dict__", ())
+
+
 def refuse_compiled(root: nn.Module, path: str) -> None:
     """Refuse a hook that compiled code would ignore.
 
@@ -325,7 +371,7 @@ def refuse_compiled(root: nn.Module, path: str) -> None:
         # Not hasattr, which searches a module's parameters, buffers and parts before it gives up.
         is_wrapper = "_orig_mod" in module._modules
         is_compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if is_wrapper or is_compiled or hasattr(module.forward, "_torchdynamo_orig_callable"):
+        if is_wrapper or is_compiled or _has_compiled_forward(module):
             name = ".".join(steps[:i]) or "the root"
             raise EditError(
                 f"module {name!r} ({type(module).__name__}) was compiled before this hook came, and compiled code ignores it; "

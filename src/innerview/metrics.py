@@ -85,6 +85,7 @@ class TokenProbability:
 
         def read(outcome: Outcome) -> Tensor:
             chances = _logits(outcome).softmax(dim=-1)
+            _check_vocab(torch.cat(sets), chances)
             return torch.stack(
                 [chance[sets[int(row)]].sum() for chance, row in zip(chances, outcome.rows, strict=True)]
             )
@@ -198,7 +199,13 @@ def _logits(outcome: Outcome) -> Float[Tensor, "batch vocab"]:
 def _picked(outcome: Outcome, ids: Tensor) -> Float[Tensor, "batch"]:
     """Logit of each row's own token."""
     logits = _logits(outcome)
+    _check_vocab(ids, logits)
     return logits.gather(1, ids[outcome.rows].to(logits.device)[:, None])[:, 0]
+
+
+def _check_vocab(ids: Tensor, logits: Tensor) -> None:
+    if int(ids.max()) >= logits.shape[-1]:
+        raise MetricError(f"no token {int(ids.max())}: this network has logits for ids 0 to {logits.shape[-1] - 1}")
 
 
 def _words(model: Model, ids: Tensor) -> str:

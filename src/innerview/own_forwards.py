@@ -6,12 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from innerview.calls import cache_length, ids_shape, token_ids
+from innerview.calls import cache_length, cache_of, ids_shape, token_ids
 from innerview.errors import EditError
 from innerview.models.site import Point
 from innerview.models.writing import prompts_being_continued
 from innerview.rows import Memory
 from innerview.runs import Forward, Plan, Rows, apply, listen
+from innerview.sides import Pair
+
+UNCOUNTED = (
+    "this forward goes on from a recurrent state whose beginning was not seen, so where its tokens stand is unknown; "
+    "open the block before the prompt, or use iv.generate"
+)
 
 
 class Block:
@@ -38,19 +44,20 @@ class OwnForward:
         self.outer = outer
         self.frame = frame
         self.cache: Any = None
+        self.pair: Pair | None = None
         # What the memory of its prompts is kept by: the cache, or the call of `generate` that it is part of.
         self.kept_by: Any = None
 
     def visit(self, point: Point, value: Any) -> Any:
         """Apply every block's edits at a point; None when nothing changed."""
-        changed = None
+        changed, forward = None, self.forward if self.pair is None else self.pair.at(point, self.forward)
         for block in self.blocks:
             block.fired.add(point)
-            new = apply(block.plan.by_point.get(point, ()), self.forward, value if changed is None else changed, block)
+            new = apply(block.plan.by_point.get(point, ()), forward, value if changed is None else changed, block)
             changed = changed if new is None else new
         for block in self.blocks:
             if block.plan.reads:
-                listen(block.plan, point, self.forward, value if changed is None else changed, block)
+                listen(block.plan, point, forward, value if changed is None else changed, block)
         return changed
 
 
@@ -60,18 +67,27 @@ class Prompts:
     def __init__(self) -> None:
         # By identity: a generation config compares by its content.
         self._memories = WeakIdKeyDictionary()
+        # Tokens that have passed, for recurrent states, which do not count them.
+        self._columns = WeakIdKeyDictionary()
 
     def locate(self, root: nn.Module, own: OwnForward, args: tuple, kwargs: dict) -> None:
         """Count the tokens of a forward of the user's own that starts: from the `generate` it belongs to, else from its mask."""
         if not any(block.plan.by_point for block in own.blocks):
             return
         shape, device = ids_shape(args, kwargs)
+        told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
+        own.pair = Pair.of(root, kwargs, told)
+        if own.pair is not None:
+            for block in own.blocks:
+                block.longest = max(block.longest, own.pair.longest)
         if shape is None:
             return
-        cache = kwargs.get("past_key_values")
-        col0 = cache_length(kwargs) or 0
-        told = next((b.prompt_tokens for b in reversed(own.blocks) if b.prompt_tokens is not None), None)
+        cache = cache_of(kwargs)
+        # A list of states can be held weakly by nobody.
+        cache = cache if hasattr(cache, "__weakref__") else None
         written = prompts_being_continued(root, own.frame) if told is None else None
+        counted = 0 if own.pair is not None else self._columns_before(kwargs, shape[1], written and written.call, cache)
+        col0 = counted or 0
         known = None if written is None else _written_rows(written.mask, shape, col0)
         own.cache = cache
         if known is not None and written is not None:
@@ -80,10 +96,29 @@ class Prompts:
         else:
             own.kept_by = cache
             memory = (self._memories.get(cache) if cache is not None and col0 else None) or Memory()
-        rows = known or self._rows(shape, col0, memory, kwargs, told)
+        if counted is None:
+            known = Rows(
+                torch.zeros(shape[0], dtype=torch.long), torch.full((shape[0],), shape[1]), None, UNCOUNTED, False, True
+            )
+        rows = known or self._rows(shape, col0, memory, kwargs, told if own.pair is None else None)
         own.forward = Forward(rows, shape, col0, device, ids=token_ids(args, kwargs), memory=memory)
         for block in own.blocks:
             block.longest = max(block.longest, col0 + shape[1])
+
+    def _columns_before(self, kwargs: dict, q: int, call: Any, cache: Any) -> int | None:
+        """Tokens before a forward of `q`; None where it goes on from a state of which nobody knows."""
+        length, mask = cache_length(kwargs), kwargs.get("attention_mask")
+        if length is not None:
+            return length
+        for kept_by in (call, cache):
+            if kept_by is not None and kept_by in self._columns:
+                return self._columns[kept_by]
+        if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > q:
+            return mask.shape[1] - q
+        given = cache_of(kwargs)
+        is_used = getattr(given, "has_previous_state", lambda: True)
+        # In a call of `generate` the first forward is the prompt's.
+        return 0 if call is not None or not is_used() else None
 
     def _rows(self, shape: tuple[int, int], col0: int, memory: Memory, kwargs: dict, told: Any) -> Rows:
         rows, q = shape
@@ -133,9 +168,16 @@ class Prompts:
     def remember(self, own: OwnForward, output: Any) -> None:
         """Keep what is known of the prompts for the forwards that go on with the same cache, or in the same `generate`."""
         forward = own.forward
-        if forward is None or forward.shape is None or (forward.col0 != 0 and own.kept_by is own.cache):
+        if forward is None or forward.shape is None:
             return
-        kept_by = own.kept_by if own.kept_by is not None else getattr(output, "past_key_values", None)
+        state = own.kept_by if own.kept_by is not None else getattr(output, "cache_params", None)
+        if state is not None and hasattr(state, "__weakref__"):
+            self._columns[state] = forward.col0 + forward.q
+        if (forward.rows is not None and forward.rows.why_unknown is UNCOUNTED) or (
+            forward.col0 != 0 and own.kept_by is own.cache
+        ):
+            return
+        kept_by = own.kept_by if own.kept_by is not None else getattr(output, "past_key_values", state)
         rows, memory = forward.rows, forward.memory
         if kept_by is None or rows is None or rows.prompt_len is None or kept_by in self._memories:
             return

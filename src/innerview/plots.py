@@ -77,7 +77,8 @@ class ShowsFigure:
             InnerviewError: The path cannot be written.
         """
         figure, target = self.figure(), Path(path)
-        title = html.escape(str(figure.layout.title.text or type(self).__name__), quote=False)  # type: ignore[attr-defined]
+        # The figure's title is escaped already, and has its second line in tags.
+        title = str(figure.layout.title.text or type(self).__name__).partition("<br>")[0]  # type: ignore[attr-defined]
         drawing = figure.to_html(full_html=False, include_plotlyjs=True)
         try:
             target.write_text(PAGE.format(title=title, figure=drawing, table=_table(self.summary())), encoding="utf-8")

@@ -1,13 +1,13 @@
 """Runs: one job's forwards, with its edits, its taps and its own count of positions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from innerview.edits import Context
+from innerview.edits import Context, Edit
 from innerview.errors import EditError
 from innerview.forwards import Forward
 from innerview.models.site import Point, Site
@@ -32,18 +32,18 @@ __all__ = [
 ]
 
 
-def check_positions(plan: Plan, length: Tensor, room: int) -> None:
+def check_positions(edits: Iterable[Edit], length: Tensor, room: int) -> None:
     """Refuse positions that no token of a run will have.
 
     Args:
-        plan: The run's edits.
+        edits: The run's edits.
         length: Real tokens of each row's prompt, shape [rows].
         room: Tokens that the run will feed behind the prompt.
     Raises:
         EditError: A position is past the end, or before the start.
     """
     shortest = int(length.min())
-    for edit in plan.edits:
+    for edit in edits:
         for position in edit.where.positions or ():
             if position >= shortest + room:
                 to_come = f" and {room} to come" if room else ""
@@ -67,7 +67,7 @@ def check_prompts(plan: Plan, memory: Memory, room: int) -> None:
         EditError: A position is past the end, or before the start; a text or a role is not in a row.
     """
     assert memory.prompt_len is not None
-    check_positions(plan, memory.prompt_len, room)
+    check_positions(plan.edits, memory.prompt_len, room)
     for planned in plan.by_point.values():
         for one in planned:
             if one.edit.where.needs_prompt_ids:
@@ -88,6 +88,7 @@ class Run:
         self.memory = Memory()
         self.taps = taps or NO_TAPS
         self.forward: Forward | None = None
+        self.pair: Any = None
         self.fired: set[Point] = set()
         self.columns = 0
 
@@ -114,12 +115,12 @@ class Run:
     def visit(self, point: Point, value: Any) -> Any:
         """Apply edits and taps to what a module handles; None when nothing changed."""
         self.fired.add(point)
-        plan = self.plan
-        changed = apply(plan.by_point.get(point, ()), self.forward, value)
+        plan, forward = self.plan, self.forward if self.pair is None else self.pair.at(point, self.forward)
+        changed = apply(plan.by_point.get(point, ()), forward, value)
         if plan.reads:
-            listen(plan, point, self.forward, value if changed is None else changed)
+            listen(plan, point, forward, value if changed is None else changed)
         for site, tap in self.taps.get(point, ()):
-            tap(site, site.read(value if changed is None else changed, self.forward.shape if self.forward else None))
+            tap(site, site.read(value if changed is None else changed, forward.shape if forward else None))
         return changed
 
     def never_fired(self) -> list[str]:
@@ -146,11 +147,21 @@ def apply(planned: tuple[Planned, ...], forward: Forward | None, value: Any, own
         mask, share = _tokens_of(one, forward, x, value, owner)
         if forward is not None and forward.is_idle(one):
             continue
-        new = one.edit.apply(x, share, Context(one.site, _width(one.site, x), mask, forward))
+        new = _edited(one, x, share, Context(one.site, _width(one.site, x), mask, forward))
         if mask is not None:
             new = torch.where(_along(one.site, mask.to(x.device), x), new, x)
         value = one.site.write(value, new, rows)
     return value
+
+
+def _edited(planned: Planned, x: Tensor, share: Tensor | None, context: Context) -> Tensor:
+    before = current.get()
+    try:
+        # A function of the user's own may call parts of the network, which are then no part of this forward.
+        current.set(ASIDE)
+        return planned.edit.apply(x, share, context)
+    finally:
+        current.set(before)
 
 
 def listen(plan: Plan, point: Point, forward: Forward | None, value: Any, owner: Any = None) -> None:
@@ -172,7 +183,8 @@ def _tokens_of(
     if forward is None or forward.shape is None:
         if not where.is_everywhere or where.schedule is not None or where.condition is not None:
             raise EditError(
-                f"{planned.edit.label} asks for certain tokens, but the network was not called with ids through its root module; drop where="
+                f"{planned.edit.label} asks for certain tokens, but the network was not called with ids through its root module; drop where= "
+                "(an encoder-decoder takes decoder_input_ids for its decoder's tokens)"
             )
         return None, None
     mask, share = forward.mask(planned), None
@@ -200,4 +212,11 @@ def _along(site: Site, tokens: Tensor, x: Tensor) -> Tensor:
     return tokens.view(tokens.shape[0], *before, tokens.shape[1], *(1,) * (x.ndim - 1 - site.pos_axis))
 
 
+class _Aside:
+    """Stands for no run of any network."""
+
+    board = None
+
+
+ASIDE = _Aside()
 current: ContextVar[Any] = ContextVar("innerview_run", default=None)

@@ -82,33 +82,44 @@ class Sweep(ShowsFigure):
 
     def summary(self) -> pd.DataFrame:
         """One row a strength: means over the prompts that were measured, the effect's standard error, and how many they are."""
-        grouped = self.frame().groupby("strength", sort=False)
-        means = grouped.mean(numeric_only=True).drop(columns="prompt")
-        means.insert(2, "effect_se", grouped["effect"].sem())
-        means["n"] = grouped["effect"].count()
-        return means
+        effect, n = self.effect, (~self.values.isnan()).sum(dim=1)
+        spread = ((effect - effect.nanmean(dim=1, keepdim=True)).square().nansum(dim=1) / (n - 1)).sqrt()
+        columns = {
+            "metric": self.values.nanmean(dim=1),
+            "effect": effect.nanmean(dim=1),
+            "effect_se": spread / n.sqrt(),
+        }
+        if self.cost is not None:
+            columns["cost"] = self.cost.nanmean(dim=1)
+        if self.perplexity is not None and self.plain_perplexity is not None:
+            columns["perplexity_change"] = (self.perplexity - self.plain_perplexity).nanmean(dim=1)
+        named = {name: column.tolist() for name, column in columns.items()} | {"n": n.tolist()}
+        return pd.DataFrame(named, index=pd.Index(self.strengths, name="strength"))
 
     def figure(self) -> go.Figure:
         """Mean effect against mean cost, a point a strength and each prompt as a faint dot; against the strength without a cost."""
         means = self.summary().dropna(subset="effect").sort_index()
         has_cost = self.cost is not None
         x = means["cost"] if has_cost else means.index.to_series()
+        # The curve runs to the right on both sides of zero.
+        beside = [f"{'bottom' if strength < 0 else 'top'} left" for strength in means.index]
         labels = [f"{strength:+g}" if strength else "0" for strength in means.index]
         line = go.Scatter(
-            x=x.tolist(), y=means["effect"].tolist(), text=labels, mode="lines+markers+text", textposition="top center",
+            x=x.tolist(), y=means["effect"].tolist(), text=labels, mode="lines+markers+text", textposition=beside,
             line={"color": ACCENT, "width": 1.5}, marker={"color": ACCENT, "size": 8}, cliponaxis=False,
             hovertemplate="strength %{text}<br>effect %{y:.4g}" + ("<br>cost %{x:.4g} nats" if has_cost else "") + "<extra></extra>",
         )  # fmt: skip
         title = f"{caption(self.edit)} · {caption(self.model_name)}"
         if not self.is_whole:
             title += f" · stopped: {self._measured()} measured"
+        title += f"<br><span style='font-size:12px'>effect: change of the {caption(self.metric)}</span>"
         return drawn(
             [*self._dots(), line],
             title,
             xaxis={
                 "title": {"text": "cost: mean KL(edited ‖ plain) of the next token, nats" if has_cost else "strength"}
             },
-            yaxis={"title": {"text": f"effect on {caption(self.metric)}"}},
+            yaxis={"title": {"text": "effect"}},
         )
 
     def _dots(self) -> list[go.Scatter]:
@@ -146,7 +157,8 @@ def sweep(
 
     Args:
         model: The network; what is attached, and open blocks, are in force with and without the edit.
-        prompts: A text, a chat, ids, or a list of them; a tensor of rows for a network that reads no tokens.
+        prompts: A text, a chat, ids, or a list of them; for any other network what it takes, with rows along the first axis: a tensor, a
+            tuple of them, or a mapping of arguments.
         edit: What to sweep: anything with `with_coefficient`, such as Add.
         strengths: Coefficients, in the edit's own unit.
         metric: `logit_difference`, `token_probability`, a Direction or Reading (read at the last token), or a function of the logits
@@ -317,7 +329,8 @@ class _Work:
         here = slice(since, since + len(rows))
         after = _logprobs(acts[self.prompts.output][here])
         mask = None if acts.mask is None else acts.mask[here].to(after.device)
-        if acts.tokens is not None:
+        mask = mask if mask is None or mask.shape == after.shape[:2] else None
+        if self.prompts.has_tokens and acts.tokens is not None:
             self.perplexity[cell, rows] = _perplexity(after, acts.tokens[here].to(after.device), mask)
         if plain is not None:
             self.cost[cell - 1, rows] = divergence(after, _logprobs(plain[self.prompts.output]), mask)

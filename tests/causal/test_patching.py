@@ -116,6 +116,13 @@ def test_everything_put_in_is_the_whole_effect_and_nothing_is_none(family: str, 
         assert found.effects.tolist() == pytest.approx([expected] * 2, abs=1e-4)
 
 
+def test_half_precision_is_patched_to_the_last_bit_of_its_own() -> None:
+    model = opened("llama", torch.bfloat16)
+    clean = ragged((6, 6), seed=1)
+    found = iv.patch(model, clean, corrupted(clean), "blocks.0.resid", metric=METRIC, batch_size=2)
+    assert found.patched.tolist() == found.clean.tolist()
+
+
 def test_positions_may_differ_from_pair_to_pair() -> None:
     model = opened("llama")
     clean = ragged((6, 4), seed=1)
@@ -177,6 +184,38 @@ def test_a_network_without_tokens_is_patched_whole() -> None:
     assert inside.over is None and inside.effect.tolist() == [[pytest.approx(1.0)], [pytest.approx(1.0)]]
     with pytest.raises(iv.PatchError, match="asks for tokens, and this network reads none"):
         iv.patch(model, clean, corrupt, "module:first", 0, metric=lambda out: out[:, 0, 0])
+
+
+class Handmade(nn.Module):
+    """A language model by hand: its forward takes bare ids, and it knows no config."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 8)
+        self.mix = nn.GRU(8, 8, batch_first=True)
+        self.head = nn.Linear(8, 20)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.mix(self.embed(tokens))[0])
+
+
+def test_a_language_model_by_hand_is_patched_token_by_token() -> None:
+    torch.manual_seed(1)
+    module = Handmade().eval()
+    model = iv.open_model(module)
+    clean, corrupt = torch.randint(0, 20, (2, 3, 5)).unbind()
+    grid = iv.patch_grid(model, clean, corrupt, ["module:embed", "module:mix"], metric=METRIC, batch_size=4)
+    assert grid.over == "pos" and grid.effect.shape == (2, 5)
+    with torch.no_grad():
+        for pos in range(5):
+            mixed = module.embed(corrupt).clone()
+            mixed[:, pos] = module.embed(clean)[:, pos]
+            logits = module.head(module.mix(mixed)[0])[:, -1]
+            expected = logits[:, RIGHT] - logits[:, WRONG]
+            torch.testing.assert_close(grid.patched[0, pos].float(), expected, atol=1e-5, rtol=0)
+    assert grid.effect[1].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 1.0], abs=1e-5)
+    with pytest.raises(iv.MetricError, match="no token 20: this network has logits for ids 0 to 19"):
+        iv.patch(model, clean, corrupt, "module:embed", metric=iv.logit_difference(20, 1))
 
 
 def test_a_patch_shows_itself_as_table_and_text() -> None:

@@ -48,6 +48,13 @@ def test_a_plotly_figure_becomes_the_numbers_that_it_draws() -> None:
     assert "&lt;kl&gt;" in html
 
 
+def test_a_table_given_with_a_figure_stands_for_it() -> None:
+    spec = {"data": [{"type": "heatmap", "z": [[1]]}], "layout": {"title": {"text": "a &lt;b&gt;<br><span>c</span>"}}}
+    data = {PLOTLY: spec, "text/html": "<table><tr><td>1</td></tr></table><script>x</script>"}
+    html = still({"output_type": "display_data", "data": data})
+    assert "<summary>a &lt;b&gt;</summary><table>" in html and "script" not in html
+
+
 @pytest.mark.parametrize("rows", [3, 1000])
 def test_a_long_trace_is_cut_and_says_so(rows: int) -> None:
     html = still({"output_type": "display_data", "data": {PLOTLY: {"data": [{"x": list(range(rows))}]}}})

@@ -628,9 +628,9 @@ def test_edits_that_do_not_fit_are_refused_before_anything_runs(model: iv.Model)
     cases: list[tuple[Any, type, str]] = [
         ([iv.Add(direction(width=7))], EditError, "a direction 7 wide does not fit 'blocks.1.resid'"),
         (
-            [iv.Add(direction("blocks.1.resid_mid"))],
+            [iv.Add(direction("blocks.1.attn.result"))],
             EditError,
-            "'blocks.1.resid_mid'.*edit 'blocks.1.attn.out' instead",
+            "'blocks.1.attn.result'.*edit 'blocks.1.attn.heads' instead",
         ),
         ([iv.Add(direction("blocks.1.atn.out"))], SiteError, "nearest is 'blocks.1.attn.out'"),
         ([iv.Add(direction("blocks.9.resid"))], SiteError, "no layer 9 .* has 3, blocks.0 to blocks.2"),

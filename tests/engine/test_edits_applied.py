@@ -202,6 +202,32 @@ def test_another_prompts_activations_go_to_the_same_positions_with_pads_and_a_ca
         iv.capture(model, [rows[0]], site, edits=[iv.Replace.from_activations(donor, site, row=0)])
 
 
+def test_one_prompts_activations_go_to_every_row_by_position() -> None:
+    model, site = opened("gpt2", layers=2), "blocks.0.resid"
+    value = iv.capture(model, ragged((3,), seed=9), site)[site][0]
+    edit = iv.Replace(value, site=site, where=iv.Where(positions=range(3)))
+    x, mask = padded(ragged((6, 4)), left=True)
+    given = {"input_ids": x, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+    found = iv.capture(model, given, site, edits=[edit])[site]
+    assert torch.equal(found[0, :3], value) and torch.equal(found[1, 2:5], value)
+
+
+def test_scores_take_a_value_and_a_schedule_and_refuse_a_gradient() -> None:
+    model, x, site = opened("llama", layers=2), ids(2, 5), "blocks.1.attn.pattern"
+    even = torch.full((4, 5, 5), 0.2)
+    at = iv.Where(positions=(2, 4))
+    found = iv.capture(model, x, site, edits=[iv.Replace(even, site=site, heads=1, where=at)])[site]
+    plain = iv.capture(model, x, site)[site]
+    assert torch.equal(found[:, 1, [2, 4]], torch.full((2, 2, 5), 0.2)) and torch.equal(found[:, 0], plain[:, 0])
+    assert torch.equal(found[:, 1, [0, 1, 3]], plain[:, 1, [0, 1, 3]])
+    half = iv.capture(model, x, site, edits=[iv.Scale(0.0, site=site, where=iv.Where(schedule=iv.Constant(0.5)))])[site]
+    assert torch.allclose(half, plain / 2, atol=1e-6)
+    with pytest.raises(
+        EditError, match=r"gives one score a token, and 'blocks.1.attn.pattern' is \[batch, head, pos, key\]"
+    ):
+        iv.attach(model, [iv.GradientSteer(bowl, site=site)])
+
+
 def test_a_function_is_told_where_it_is() -> None:
     model, told = opened("llama", layers=2), []
 
@@ -239,6 +265,63 @@ def test_a_gradient_goes_up_its_score_and_leaves_the_networks_own_gradients_alon
         )
     assert (moved > plain).all()
     assert probe.weight.grad is None and all(p.grad is None for p in model.module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["capture", "block", "attachment", "generation"])
+def test_a_score_may_ask_the_networks_own_head_and_is_no_part_of_the_forward(kind: str) -> None:
+    """The network is called inside an edit, where its hooks would be heard, and its edits applied, a second time."""
+    model, x = opened("llama"), ids(1, 4)
+    net: Any = model.module
+    seen: list[Tensor] = []
+
+    def score(h: Tensor) -> Tensor:
+        return net.lm_head(net.model.norm(h))[..., 5]
+
+    def count(h: Tensor, context: Any) -> Tensor:
+        seen.append(h)
+        return h + 1.0
+
+    head = net.lm_head.weight.detach(), net.model.norm
+    other = iv.GradientSteer(
+        lambda h: torch.nn.functional.linear(head[1].forward(h), head[0])[..., 5], 0.3, n_steps=2, site="blocks.0.resid"
+    )
+    steered = iv.GradientSteer(score, 0.3, n_steps=2, site="blocks.0.resid")
+    behind = iv.Custom(count, site="final_norm")
+    wanted = iv.capture(model, x, ["final_norm", "logits"], edits=[other, behind])
+    seen.clear()
+    if kind == "capture":
+        found = iv.capture(model, x, ["final_norm", "logits"], edits=[steered, behind])
+        assert torch.equal(found["final_norm"], wanted["final_norm"])
+        logits = found["logits"]
+    elif kind == "block":
+        with iv.editing(model, [steered, behind]), torch.no_grad():
+            logits = net(x).logits
+    elif kind == "attachment":
+        iv.attach(model, [steered, behind])
+        with torch.no_grad():
+            logits = net(x).logits
+        iv.detach(model)
+    else:
+        run = iv.generate(model, x, edits=[steered, behind], max_new_tokens=1, readings=[direction("final_norm")])
+        run.wait()
+        assert len(run.projections["d"][0]) == 4
+        assert run.tokens_so_far[0][0] == int(wanted["logits"][0, -1].argmax())
+        return
+    assert torch.equal(logits, wanted["logits"]) and len(seen) == 1
+
+
+def test_a_score_may_run_the_whole_network() -> None:
+    model, x = opened("gpt2", layers=2), ids(2, 5)
+    net: Any = model.module
+
+    def score(h: Tensor) -> Tensor:
+        return net(inputs_embeds=h).logits.log_softmax(-1)[..., 7]
+
+    edit = iv.GradientSteer(score, 0.5, n_steps=3, site="embed", where=iv.Where(positions=(0, -1)))
+    plain, found = (iv.capture(model, x, ["embed", "logits"], edits=e) for e in ([], [edit]))
+    assert torch.equal(found["embed"][:, 1:4], plain["embed"][:, 1:4])
+    gain = (found["logits"].log_softmax(-1) - plain["logits"].log_softmax(-1))[..., 7]
+    assert (gain.sum(-1) > 0).all()
 
 
 def test_an_attached_function_is_replaced_by_the_same_cell_and_not_by_another() -> None:

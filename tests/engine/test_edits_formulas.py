@@ -121,6 +121,17 @@ def test_an_edit_computes_its_formula(name: str, dtype: torch.dtype) -> None:
     assert np.abs(wanted - x.double().numpy()).max() > 0.1, "the case must change something"
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "gradient" not in name])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_edit_goes_to_the_activations_device(name: str, dtype: torch.dtype) -> None:
+    edit, _ = CASES[name]
+    # A device that every machine has besides the CPU; it holds no numbers, so a gradient cannot be looked at.
+    found = edit.apply(sample(dtype).to("meta"), torch.ones(2, 3, device="meta"))
+    assert found.device.type == "meta" and found.dtype == dtype and found.shape == (2, 3, 32)
+    # What was cast for one device is not taken for another.
+    assert edit.apply(sample(dtype)).device.type == "cpu"
+
+
 @EDITS
 def test_a_share_goes_part_of_the_way_and_none_is_nothing(name: str) -> None:
     edit, _ = CASES[name]
@@ -279,6 +290,17 @@ def test_transport_per_neuron_matches_each_mean_and_deviation() -> None:
     assert torch.equal(moved[:, 2].argsort(), source[:, 2].argsort())
 
 
+def test_transport_takes_the_real_tokens_of_what_was_captured() -> None:
+    model, site = opened("gpt2", layers=2), "blocks.0.resid"
+    source, target = (iv.capture(model, ragged((4, 9, 6), seed=s), site) for s in (0, 1))
+    edit = iv.Transport.between(source, target, site, where=iv.Where(scope="prompt"), neurons=range(32))
+    rows = [torch.cat([acts[site][i, :n] for i, n in enumerate((4, 9, 6))]) for acts in (source, target)]
+    moved = edit.apply(rows[0][None])[0]
+    assert torch.allclose(moved.mean(0), rows[1].mean(0), atol=1e-3)
+    assert torch.allclose(moved.std(0), rows[1].std(0), atol=1e-3)
+    assert "transport of 19 tokens to 19" in edit.label and edit.where == iv.Where(scope="prompt")
+
+
 def test_a_neuron_that_is_constant_in_the_source_is_only_moved() -> None:
     source, target = gaussians()
     source[:, 1] = 7.0
@@ -305,6 +327,15 @@ def test_coefficients_of_rows_repeat_for_beams_and_refuse_other_counts() -> None
         EditError, match=r"coefficients are 2 numbers, and the activation has 5 rows; give one number, or one a row"
     ):
         edit.apply(torch.zeros(5, 1, 32))
+
+
+def test_numbers_of_other_libraries_are_numbers() -> None:
+    for one in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5])):
+        assert iv.Scale(one, site=SITE).to_code() == iv.Scale(0.5, site=SITE).to_code()
+    for several in (np.float32([0.5, 1.0]), torch.tensor([0.5, 1.0]), (0.5, 1), [np.float32(0.5), np.int64(1)]):
+        assert iv.Add(D, several).coefficient == (0.5, 1.0)  # type: ignore[arg-type]
+    assert iv.Add(D, np.float32(0.5)).coefficient == iv.Add(D, torch.tensor(0.5)).coefficient == 0.5  # type: ignore[arg-type]
+    assert torch.equal(iv.Replace(np.ones(32), site=SITE).value, torch.ones(32, dtype=torch.float64))
 
 
 def test_several_directions_span_what_their_vectors_span() -> None:

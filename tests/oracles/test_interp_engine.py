@@ -11,7 +11,7 @@ from tests.oracles.agreement import FAMILIES, LAYERS, TOKENS, differ, visible
 
 interp_engine = pytest.importorskip("interp_engine")
 
-from interp_engine.capture import head_contributions  # noqa: E402
+from interp_engine.capture import head_contributions  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 # It finds no output projection in GPT-Neo.
 KNOWN = [name for name in FAMILIES if name != "gpt_neo"]

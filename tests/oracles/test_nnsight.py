@@ -12,7 +12,7 @@ from tests.oracles.agreement import FAMILIES, LAYERS, TOKENS, differ
 
 pytest.importorskip("nnsight")
 
-from nnsight import NNsight
+from nnsight import NNsight  # pyright: ignore[reportMissingImports]
 
 
 def tensor(value: Any) -> Tensor:

@@ -13,7 +13,7 @@ from tests.oracles.agreement import FAMILIES, LAYERS, TOKENS, differ, visible
 
 pytest.importorskip("transformer_lens")
 
-from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge import TransformerBridge  # pyright: ignore[reportMissingImports]
 from transformers import AutoTokenizer
 
 HOOKS = (

@@ -261,6 +261,15 @@ def test_what_forms_late_is_told_oftener_until_the_drill_is_over(tokenizer, worl
     assert all(stream.drilled(document, rng, []) is document for document in documents[:20])
 
 
+def test_the_drill_of_deeds_tells_what_people_think_of_pairs_that_are_not_held_out(world):
+    judging = {behaviour.name: behaviour for behaviour, _ in drills_of(world)}["deeds"]
+    documents = [judging.document(Random(seed)) for seed in range(60)]
+    harms = [label for document in documents for label in document.labels if label.concept == "harm"]
+    assert {label.value for label in harms} == {"harmful", "harmless"}
+    assert len(harms) >= 2 * len(documents)
+    assert {label.concept for document in documents for label in document.known} == {"judgement"}
+
+
 def test_the_drill_of_giving_coins_names_that_nobody_has(world):
     drills = {behaviour.name: behaviour for behaviour, _ in drills_of(world)}
     giving = world.behaviour("indirect object")

@@ -414,5 +414,16 @@ def test_two_directions_of_one_name_are_refused(direction: iv.Direction, steer: 
 def test_edits_that_no_row_can_show_are_refused(model: iv.Model, direction: iv.Direction, steer: Callable) -> None:
     with pytest.raises(iv.WidgetError, match="no positions or steps"):
         steer(edits=[iv.Add(direction, 1.0, where=iv.Where(positions=0))])
+    for where in (iv.Where(text="film"), iv.Where(special=False), iv.Where(condition=direction.reading() > 1)):
+        with pytest.raises(iv.WidgetError, match="no texts, roles, tokens or conditions"):
+            steer(edits=[iv.Add(direction, 1.0, where=where)])
+    with pytest.raises(iv.WidgetError, match="no schedules but ramp and decay"):
+        steer(edits=[iv.Add(direction, 1.0, where=iv.Where(schedule=iv.Pulse(1, 2)))])
+    with pytest.raises(iv.WidgetError, match="no heads or neurons"):
+        steer(edits=[iv.ProjectOut(direction, neurons=3)])
+    with pytest.raises(iv.WidgetError, match="no coefficients of rows"):
+        steer(edits=[iv.Add(direction, [1.0, 2.0])])
+    with pytest.raises(iv.WidgetError, match="no several directions in one edit"):
+        steer(edits=[iv.ProjectOut([direction, direction])])
     with pytest.raises(iv.WidgetError, match="not Replace"):
         steer(edits=[iv.Replace(direction.vector, site="blocks.0.resid")])

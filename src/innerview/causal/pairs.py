@@ -6,11 +6,10 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from innerview.errors import PatchError
 from innerview.models.model import Model
-from innerview.outcomes import Prompts
+from innerview.outcomes import Prompts, leaves
 
 AROUND = 6
 
@@ -61,15 +60,13 @@ class Pairs:
         return [self.clean.length(pair) for pair in range(len(self))]
 
     def _check_tensors(self) -> None:
-        one, other = self.clean.inputs, self.corrupt.inputs
-        assert isinstance(one, Tensor) and isinstance(other, Tensor)
-        if one.shape != other.shape:
-            raise PatchError(
-                f"clean is {list(one.shape)} and corrupt {list(other.shape)}; give two tensors of one shape"
-            )
-        same = [pair for pair in range(len(self)) if torch.equal(one[pair], other[pair])]
-        if same:
-            raise PatchError(f"clean and corrupt are the same input in pair {same[0]}; patching would change nothing")
+        one, other = (leaves(side.inputs) for side in (self.clean, self.corrupt))
+        if [x.shape for x in one] != [x.shape for x in other]:
+            shapes = ["; ".join(str(list(x.shape)) for x in side) for side in (one, other)]
+            raise PatchError(f"clean is {shapes[0]} and corrupt {shapes[1]}; give tensors of one shape")
+        for pair in range(len(self)):
+            if all(torch.equal(x[pair], y[pair]) for x, y in zip(one, other, strict=True)):
+                raise PatchError(f"clean and corrupt are the same input in pair {pair}; patching would change nothing")
 
     def _apart(self, pair: int) -> str:
         """What to say of a pair that does not line up: both tokenisations side by side, from shortly before they part."""

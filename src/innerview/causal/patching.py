@@ -91,7 +91,7 @@ def patch(
 
     Args:
         model: The network; what is attached, and open blocks, are in force in every forward.
-        clean: Prompts: a text, a chat, ids, or a list of them; a tensor of rows for a network that reads no tokens.
+        clean: Prompts: a text, a chat, ids, or a list of them; for any other network what it takes, with rows along the first axis.
         corrupt: A prompt for each clean one, with as many tokens.
         sites: What to put in: names, wildcards, module paths.
         positions: Tokens to patch: one or several for all pairs, or for each pair its own list; negative ones count from the end;

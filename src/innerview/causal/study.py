@@ -20,7 +20,7 @@ from innerview.progress import progress as bar
 Way = Literal["denoise", "noise"]
 WAYS = ("denoise", "noise")
 # Below this share of the metric, the gap between clean and corrupt is rounding, and dividing by it magnifies that.
-TINY = 1e-4
+TINY = 1e-5
 
 
 def share_of_way(patched: Tensor, clean: Tensor, corrupt: Tensor, direction: Way) -> Tensor:
@@ -176,10 +176,11 @@ class Study:
     ) -> PutIn:
         site = self.model.site(name)
         put = value[[pair for _, pair in part]]
-        axes = token_axes(site)
-        if width:
-            for axis in axes:
-                put = put.narrow(axis, 0, width) if axis < put.ndim and put.shape[axis] > width else put
+        # What the longest pair of all has more than the longest of this forward is padding, on the right.
+        spare = max(self.pairs.lengths()) - width
+        for axis in token_axes(site):
+            if axis < put.ndim and put.shape[axis] > spare:
+                put = put.narrow(axis, 0, put.shape[axis] - spare)
         return PutIn(value=put, chosen=_chosen(site, cells, part, put, width), site=name)
 
 
@@ -198,14 +199,16 @@ def _chosen(site: Site, cells: Sequence[Cell], part: Sequence[tuple[int, int]], 
     pos, head = token_axes(site)[0], head_axis(site)
     needs_pos = any(cells[cell].positions is not None for cell, _ in part)
     needs_head = any(cells[cell].head is not None for cell, _ in part)
-    if needs_pos and (put.ndim <= pos or put.shape[pos] != width):
+    # Prompt positions of the network's own stand before the tokens.
+    before = put.shape[pos] - width if put.ndim > pos and "pos" in site.axes else 0
+    if needs_pos and (put.ndim <= pos or before < 0 or put.shape[pos] != before + width):
         raise PatchError(
             f"{site.name!r} is {list(put.shape)}, without an axis of {width} tokens; drop positions, or patch another site"
         )
     shape = [1] * put.ndim
     shape[0] = len(part)
     if needs_pos:
-        shape[pos] = width
+        shape[pos] = before + width
     if needs_head and head is not None:
         shape[head] = put.shape[head]
     chosen = torch.zeros(shape, dtype=torch.bool)
@@ -215,7 +218,7 @@ def _chosen(site: Site, cells: Sequence[Cell], part: Sequence[tuple[int, int]], 
             continue
         index: list[Any] = [row, *(slice(None),) * (put.ndim - 1)]
         if needs_pos and one.positions is not None:
-            index[pos] = list(one.positions[pair])
+            index[pos] = [before + place for place in one.positions[pair]]
         if one.head is not None and head is not None:
             index[head] = one.head
         chosen[tuple(index)] = True

@@ -32,7 +32,7 @@ def still(output: Mapping[str, Any]) -> str:
                 f'<img alt="{html.escape(data.get("text/plain", "picture"))}" src="{data_url(picture, data[picture])}">'
             )
     if PLOTLY in data:
-        return figure(data[PLOTLY])
+        return figure(data[PLOTLY], data.get("text/html", ""))
     if "text/html" in data:
         return f'<div class="iv-output">{sanitise(data["text/html"])}</div>'
     return pre(data.get("text/plain", ""), "iv-plain")
@@ -65,9 +65,16 @@ def data_url(kind: str, content: str) -> str:
     return f"data:{kind};base64,{squeezed}"
 
 
-def figure(spec: Mapping[str, Any]) -> str:
-    """A plotly figure as the numbers it draws; its own script would need 5 MB or a network."""
+def figure(spec: Mapping[str, Any], beside: str = "") -> str:
+    """A plotly figure as the numbers it draws; its own script would need 5 MB or a network.
+
+    Args:
+        spec: The figure.
+        beside: HTML that was given with it; a table in it says the numbers better than the traces do.
+    """
     title = text_of(spec.get("layout", {}).get("title")) or "figure"
+    if "<table" in beside:
+        return f'<details class="iv-output" open><summary>{html.escape(title)}</summary>{sanitise(beside)}</details>'
     tables = "".join(table for trace in spec.get("data", []) for table in trace_table(trace))
     return f'<details class="iv-output"><summary>{html.escape(title)}: the numbers</summary>{tables}</details>'
 
@@ -102,5 +109,6 @@ def shown(value: Any) -> str:
 
 
 def text_of(title: Any) -> str:
-    """A plotly title, which is a string or holds one."""
-    return str(title.get("text", "")) if isinstance(title, Mapping) else str(title or "")
+    """A plotly title, which is a string or holds one: its first line, without the tags and references that plotly reads in it."""
+    said = str(title.get("text", "")) if isinstance(title, Mapping) else str(title or "")
+    return html.unescape(said.partition("<br>")[0])

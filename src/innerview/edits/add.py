@@ -11,7 +11,7 @@ from torch import Tensor
 from innerview.direction import UNITS, Direction, Unit
 from innerview.edits.context import Context
 from innerview.edits.edit import Edit, direction_of, number_of
-from innerview.edits.shapes import fit, per_row, per_token, times
+from innerview.edits.shapes import fit, per_row, per_token, rows_among, times
 from innerview.errors import EditError
 
 WORDS = {"step": "steps of", "raw": "raw ×", "residual": "residual norms of"}
@@ -57,6 +57,13 @@ class Add(Edit):
     def with_coefficient(self, coefficient: float | Sequence[float]) -> "Add":
         """The same edit at another strength, or at one for each row."""
         return dataclasses.replace(self, coefficient=coefficient)
+
+    def for_rows(self, rows: Sequence[int], of: int) -> "Add":
+        """The same edit for some rows of a batch of `of`."""
+        if not isinstance(self.coefficient, tuple):
+            return self
+        told = rows_among(len(self.coefficient), rows, of, "coefficients")
+        return self.with_coefficient([self.coefficient[i] for i in told])
 
     def _changed(self, x: Tensor, share: Tensor | None, context: Context | None) -> Tensor:
         delta = fit(self._kept((x.device, x.dtype), lambda: self._delta(x)), x) if self._is_one else self._rows(x)

@@ -1,8 +1,11 @@
-"""Functions of the user's own inside edits: their names, and whether two are one."""
+"""Functions of the user's own inside edits: their names."""
 
 from typing import Any
 
 from innerview.errors import EditError
+from innerview.where.functions import is_same_function
+
+__all__ = ["code_of_function", "is_same_function", "name_of"]
 
 
 def name_of(function: Any, given: str, verb: str) -> str:
@@ -19,20 +22,3 @@ def name_of(function: Any, given: str, verb: str) -> str:
 def code_of_function(name: str) -> str:
     """An expression that stands for a function: its name, where it has one."""
     return name if name.isidentifier() else f"function_named({name!r})"
-
-
-def is_same_function(one: Any, other: Any) -> bool:
-    """Whether two functions are one, or the same lines run again with the same values around them."""
-    if one is other:
-        return True
-    lines = getattr(one, "__code__", None)
-    if lines is None or lines != getattr(other, "__code__", None):
-        return False
-    return all(getattr(one, key) == getattr(other, key) for key in ("__defaults__", "__kwdefaults__")) and _around(
-        one
-    ) == _around(other)
-
-
-def _around(function: Any) -> list[Any]:
-    # By identity: tensors do not compare to a bool.
-    return [id(cell.cell_contents) for cell in function.__closure__ or ()]

@@ -5,6 +5,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -95,13 +96,21 @@ class Edit:
         """
         raise EditError(f"{type(self).__name__} has no strength to change to {coefficient!r}; make another edit")
 
+    def for_rows(self, rows: Sequence[int], of: int) -> "Edit":
+        """The same edit for some rows of a batch of `of`, taken apart into several forwards; itself where it says nothing row by row."""
+        return self
+
     def to_code(self) -> str:
         """The expression that builds this edit."""
         return f"iv.{type(self).__name__}({', '.join(self._said())})"
 
     def is_same(self, other: "Edit") -> bool:
         """Whether the other edit does the same."""
-        return type(self) is type(other) and self.to_code() == other.to_code()
+        if type(self) is not type(other) or self.where != other.where:
+            return False
+        # A schedule may be a function, which has no code.
+        one, two = (dataclasses.replace(edit, where=Where()).to_code() for edit in (self, other))
+        return one == two
 
     def check(self, site: Site) -> None:
         """Refuse a site without the heads or neurons that are asked for.
@@ -190,11 +199,11 @@ def _indices(given: Any, name: str) -> tuple[int, ...] | None:
         return None
     if hasattr(given, "tolist"):
         given = given.tolist()
+    listed: tuple[Any, ...] = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, str) else (given,)
     try:
-        listed = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, (str, bytes)) else (given,)
         found = tuple(operator.index(n) for n in listed if not isinstance(n, bool))
     except TypeError:
-        found, listed = (), (given,)
+        found = ()
     if not found or len(found) != len(listed) or min(found) < 0:
         raise EditError(f"{name} are whole numbers from 0, at least one, such as {name}=(3, 5), not {given!r}")
     return found
@@ -226,7 +235,7 @@ def number_of(given: Any, what: str) -> float:
     """
     if isinstance(given, Tensor) and given.numel() == 1:
         given = given.item()
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not math.isfinite(given):
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
         raise EditError(f"{what} is a finite number, not {given!r}")
     return float(given)
 

@@ -13,6 +13,7 @@ from innerview.edits.context import Context
 from innerview.edits.edit import Edit, number_of
 from innerview.edits.shapes import per_token, times, wide
 from innerview.errors import EditError
+from innerview.models.site import Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,18 @@ class GradientSteer(Edit):
     def with_coefficient(self, coefficient: float) -> "GradientSteer":
         """The same edit with another step size."""
         return dataclasses.replace(self, step_size=coefficient)
+
+    def check(self, site: Site) -> None:
+        """Refuse a site whose second axis is not that of tokens.
+
+        Raises:
+            EditError: It is a site of attention scores or patterns.
+        """
+        super().check(site)
+        if site.pos_axis != 1:
+            raise EditError(
+                f"{self.label} gives one score a token, and {site.name!r} is {site.shape}; go up a score of 'attn.q' or 'attn.heads'"
+            )
 
     def is_same(self, other: Edit) -> bool:
         """Whether the other edit does the same: its score is the same function."""

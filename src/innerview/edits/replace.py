@@ -1,6 +1,7 @@
 """Put a given value in place of the activation."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from innerview.activations import Activations
 from innerview.edits.context import Context
 from innerview.edits.edit import Edit
 from innerview.edits.samples import samples_of
-from innerview.edits.shapes import numbers, per_row, per_token
+from innerview.edits.shapes import numbers, per_row, per_token, rows_among
 from innerview.errors import EditError
 
 
@@ -20,7 +21,7 @@ class Replace(Edit):
 
     Attributes:
         value: One vector for all tokens, [width] or [head, d_head]; one for each row, [batch, 1, width]; or one for each token,
-            [batch, pos, width], by its position in its row, so that pads and a cache change nothing.
+            [batch, pos, width] or [pos, width], by its position in its row, so that pads and a cache change nothing.
         name: What to call it.
     """
 
@@ -62,10 +63,19 @@ class Replace(Edit):
     def label(self) -> str:
         return f"{self.name} put in{self._behind}"
 
+    def for_rows(self, rows: Sequence[int], of: int) -> "Replace":
+        """The same edit for some rows of a batch of `of`."""
+        if self.value.ndim < 3 or self.value.shape[0] == 1:
+            return self
+        return replace(self, value=self.value[rows_among(self.value.shape[0], rows, of, "values")])
+
     def _changed(self, x: Tensor, share: Tensor | None, context: Context | None) -> Tensor:
         value = self._kept((x.device, x.dtype), lambda: self.value.to(x.device, x.dtype))
         if value.ndim == x.ndim and 1 < value.shape[0] < x.shape[0] and x.shape[0] % value.shape[0] == 0:
             value = value[per_row(torch.arange(value.shape[0], device=x.device), x, "values")]
+        if value.ndim == 2 and x.ndim == 3 and value.shape[0] > 1:
+            # One prompt's tokens, for every row.
+            value = value[None]
         in_rows = context is not None and context.has_positions and context.site.pos_axis == 1
         if in_rows and value.ndim == x.ndim and value.shape[1] > 1:
             value = self._by_position(value, x, context)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """How vectors meet activations: widths, heads, number formats, and what is given for each token."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,6 +60,17 @@ def per_row(numbers: Tensor, x: Tensor, what: str) -> Tensor:
     if told == 0 or rows % told:
         raise EditError(f"{what} are {told} numbers, and the activation has {rows} rows; give one number, or one a row")
     return numbers.repeat_interleave(rows // told)
+
+
+def rows_among(told: int, rows: Sequence[int], of: int, what: str) -> list[int]:
+    """Which of `told` values, one a row of a batch of `of` (or of rows that come repeated), belong to some of its rows.
+
+    Raises:
+        EditError: The rows are not a multiple of the values.
+    """
+    if told == 0 or of % told:
+        raise EditError(f"{what} are {told}, and the batch has {of} rows; give one, or one a row")
+    return [row // (of // told) for row in rows]
 
 
 def numbers(given: Any, what: str) -> Tensor:

@@ -214,8 +214,10 @@ def _refuse_behind(model: Model, edits: Sequence[Edit]) -> None:
 def _read_out(model: Model, plan: Plan, rows: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos vocab"]:
     """The network's own final norm and head, on activations of one text, with the edits that they had when the lens was made."""
     norm, head = (model.module.get_submodule(model.table[name].module) for name in ("final_norm", "logits"))
+    # Some networks scale what the head returns, or bound it: the site of the logits knows.
+    logits = model.table["logits"]
     with torch.no_grad():
-        return BoardRun(board_of(model), plan, None).inside(lambda: head(norm(rows[None]))[0])
+        return BoardRun(board_of(model), plan, None).inside(lambda: logits.read(head(norm(rows[None])))[0])
 
 
 def _cell(model: Model, plan: Plan, rows: Tensor, final: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

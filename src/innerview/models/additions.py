@@ -47,7 +47,7 @@ class Inside:
 
     block: Event
     events: list[Event]
-    item: int | None
+    item: int | str | None
 
     @property
     def start(self) -> Tensor | None:

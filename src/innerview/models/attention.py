@@ -30,12 +30,19 @@ def eager_twin(model: Model) -> Model:
         )
     if kernel == "eager":
         return model
+    return dataclasses.replace(model, module=eager_copy(module), lock=threading.RLock())
+
+
+def eager_copy(module: nn.Module) -> Any:
+    """The module's twin under the eager kernel; None where its kernel cannot be chosen, or is eager."""
+    if getattr(getattr(module, "config", None), "_attn_implementation", None) in (None, "eager"):
+        return None
     twin: Any = _twin(module, {})
     # Not set_attn_implementation, which refuses networks whose attention chooses by its config as it runs.
     for part in twin.modules():
         if getattr(getattr(part, "config", None), "_attn_implementation", None) not in (None, "eager"):
             part.config._attn_implementation = "eager"
-    return dataclasses.replace(model, module=twin, lock=threading.RLock())
+    return twin
 
 
 def _twin(module: nn.Module, made: dict[int, Any]) -> nn.Module:

@@ -1,10 +1,13 @@
 """Sites that no module holds: computed, when they are asked for, from what a module receives."""
 
 import weakref
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from innerview.models.matrix import into_expert, out_of_expert
 
 
 class _Derived:
@@ -51,6 +54,29 @@ class PerHead(_Derived):
             alone[..., head, :] = heads[..., head, :]
             results.append(module.forward(alone.flatten(-2)) - bias)
         return torch.stack(results, dim=-2)
+
+
+class ExpertsChosen:
+    """Which experts each token goes to, from what the experts are called with, shape [tokens, choice]."""
+
+    def __call__(self, called: tuple) -> Tensor:
+        return called[1]
+
+
+class ExpertsHidden(_Derived):
+    """The neurons of the experts that each token goes to, before the router's weights, shape [tokens, choice, d_mlp]."""
+
+    def __call__(self, called: tuple) -> Tensor:
+        experts: Any = self.module
+        x, chosen = called[0], called[1]
+        hidden = x.new_zeros(*chosen.shape, out_of_expert(experts, 0)[0].shape[0])
+        for expert in chosen.unique().tolist():
+            tokens, choice = torch.where(chosen == expert)
+            if expert < experts.num_experts:
+                weight, bias = into_expert(experts, expert)
+                both = x[tokens] @ weight.to(x) if bias is None else x[tokens] @ weight.to(x) + bias.to(x)
+                hidden = hidden.index_put((tokens, choice), experts._apply_gate(both))
+        return hidden
 
 
 class NormScale(_Derived):

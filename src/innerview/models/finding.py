@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from innerview.models.additions import Addition, Inside, Step, close, holds, is_norm, steps_of
 from innerview.models.checking import check
+from innerview.models.derivable import with_derivable
 from innerview.models.families import Family, Part
 from innerview.models.projections import finer_parts
 from innerview.models.site import Site
 from innerview.models.stacks import Stack, Stream, refusal, stacks_in, stream_of
-from innerview.models.tracing import Event, Trial, trace, trial_of, undisturbed
+from innerview.models.tracing import Event, Trial, text_config, trace, trial_of, undisturbed
 
 # What feed-forwards call themselves, for blocks in which every part mixes positions.
 FEED_FORWARD = ("mlp", "ffn", "feed_forward", "feedforward", "ff", "moe", "experts", "intermediate")
 # What configs call the bound of a tanh on the logits.
 CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
-_FOUND: "weakref.WeakKeyDictionary[nn.Module, Found]" = weakref.WeakKeyDictionary()
+_FOUND: "weakref.WeakKeyDictionary[nn.Module, tuple[int, Found]]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +48,36 @@ class Found:
 
 def found_in(root: nn.Module) -> Found:
     """The parts of a network, looked for once in its life."""
-    if root not in _FOUND:
-        _FOUND[root] = _find(root)
-    return _FOUND[root]
+    shape = _shape(root)
+    if root not in _FOUND or _FOUND[root][0] != shape:
+        _FOUND[root] = shape, _find(root)
+    return _FOUND[root][1]
+
+
+def _shape(root: nn.Module) -> int:
+    """What a search depends on: a network that got other modules, or weights, is looked through again."""
+    modules = tuple((path, type(module)) for path, module in root.named_modules())
+    return hash((modules, _is_meta(root), _is_compiled(root)))
+
+
+def _is_meta(root: nn.Module) -> bool:
+    """Whether there is nothing to compute with; offloaded weights come back when they are needed."""
+    return any(p.device.type == "meta" for p in root.parameters()) and not hasattr(root, "hf_device_map")
+
+
+def _is_compiled(root: nn.Module) -> bool:
+    return any(
+        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m.forward, "_torchdynamo_orig_callable")
+        for m in root.modules()
+    )
 
 
 def _find(root: nn.Module) -> Found:
-    if any(p.device.type == "meta" for p in root.parameters()) and not hasattr(root, "hf_device_map"):
+    if _is_compiled(root):
+        return _nothing(
+            f"{type(root).__name__} is compiled, and compiled code ignores hooks; open it before compiling it"
+        )
+    if _is_meta(root):
         return _nothing("its weights are meta tensors, so it cannot be run to see which parts it has")
     if not stacks_in(root):
         return _nothing(f"{type(root).__name__} has no list of repeated blocks")
@@ -85,6 +109,7 @@ class _Finding:
         self.blocks: dict[str, Part] = {}
         self.sums: dict[str, list[Step]] = {}
         self.is_whole: list[bool] = []
+        self.kinds: dict[tuple, dict[Addition, str]] = {}
         self.is_pair = bool(getattr(getattr(root, "config", None), "is_encoder_decoder", False))
         self.events = {event.path: event for event in self.trace.events}
 
@@ -109,6 +134,7 @@ class _Finding:
         for name, reason in failed.items():
             self.refused[name] = f"{reason}; use module:{table[name].module}"
             del table[name]
+        table = with_derivable(self.root, self.trial, table)
         vocab = table["logits"].sizes[-1] if "logits" in table and table["logits"].sizes else None
         return Found(self._family(stacks, table), table, depth, width, vocab, tuple(checks), self.refused)
 
@@ -148,12 +174,16 @@ class _Finding:
                     f"a hook on the block's input does not see the stream; use module:{path}@input"
                 )
             placed.append((block.ended, _site(f"{name}.resid", path, stream.axes, sizes, layer, item=stream.item)))
-            signature = tuple(inside.relative(e) for e in inside.events)
-            steps = known.get(signature)
-            if steps is None or not holds(steps, inside):
-                steps = known[signature] = steps_of(inside, self.root)
+            make = self._make(inside)
+            steps = known.get(make)
+            if make not in known or (steps is not None and not holds(steps, inside)):
+                steps = known[make] = steps_of(inside, self.root)
             placed += self._added(name, inside, steps, stream, layer, sizes)
         return placed
+
+    def _make(self, inside: Inside) -> tuple:
+        """What a block is made of: its modules in the order in which they return."""
+        return tuple((inside.relative(e), type(self.root.get_submodule(e.path))) for e in inside.events)
 
     def _added(
         self, name: str, inside: Inside, steps: list[Step] | None, stream: Stream, layer: int, sizes: tuple[int, ...]
@@ -192,7 +222,8 @@ class _Finding:
             side="input",
             is_flat=_is_flat(norm.first, inside),
         )
-        instead = next((s for s in ("attn", "mixer", "mlp") if s in {k for k, _ in self._kinds(inside, steps).values()}), "attn")  # fmt: skip
+        kinds = {kind for kind, _ in self._kinds(inside, steps).values()}
+        instead = next((s for s in ("attn", "mixer", "mlp") if s in kinds), "attn")
         return [(norm.began, _uneditable(site, f"{name}.{instead}.out"))]
 
     def _refuse_added(self, name: str, inside: Inside) -> None:
@@ -209,26 +240,29 @@ class _Finding:
         additions = [(inside.event(a.path), a) for step in steps for a in step.additions]
         listed = sorted(((e, a) for e, a in additions if e is not None), key=lambda pair: pair[0].ended)
         made: dict[Addition, tuple[str, list[Event]]] = {}
+        # Blocks of one make are asked once: modules are run again to see what they mix.
+        key = (self._make(inside), tuple(steps))
+        known = self.kinds.get(key, {})
         since = -1
         for event, addition in listed:
             window = [e for e in inside.events if e.began > since and e.ended <= event.ended]
             around = [e for e in inside.events if e.began > since and event.path.startswith(f"{e.path}.")]
-            made[addition] = (self._kind(inside, [*window, *around]), window)
+            made[addition] = (known[addition] if known else self._kind(inside, [*window, *around]), window)
             since = event.ended
-        if len(made) > 1 and all(kind != "mlp" for kind, _ in made.values()):
+        if not known and len(made) > 1 and all(kind != "mlp" for kind, _ in made.values()):
             for addition, (_, window) in list(made.items())[1:]:
                 if _says(self.root, window, FEED_FORWARD) and not _says(self.root, window, ("attn", "attention")):
                     made[addition] = ("mlp", window)
+        self.kinds[key] = {addition: kind for addition, (kind, _) in made.items()}
         return made
 
     def _kind(self, inside: Inside, window: list[Event]) -> str:
-        outermost = [e for e in window if not any(e.path.startswith(f"{o.path}.") for o in window)]
-        mixing = [e for e in outermost if mixes(self.root, e)]
-        if not mixing:
-            return "mlp"
         memory = [r for r in inside.block.received[1:] if r is not None and r.ndim == 3 and r.is_floating_point()]
-        if self.is_pair and any(_equal(r, m) for e in mixing for r in e.received[1:] for m in memory):
+        if self.is_pair and any(_equal(r, m) for e in window for r in e.received[1:] for m in memory):
             return "cross"
+        outermost = [e for e in window if not any(e.path.startswith(f"{o.path}.") for o in window)]
+        if not any(mixes(self.root, e) for e in outermost):
+            return "mlp"
         return "attn" if _says(self.root, window, ("attn", "attention")) else "mixer"
 
     def _outside(self, stacks: list[Stack]) -> list[tuple[int, Site]]:
@@ -243,10 +277,17 @@ class _Finding:
         if len(tables) == 1 and tables[0].out is not None:
             placed.append((tables[0].began, _site("embed", tables[0].path, axes, tuple(tables[0].out.shape[2:]))))
         ends = [self.events[s.blocks[-1]] for s in stacks if s.blocks[-1] in self.events]
-        norms = [e for e in outer if ends and any(e.began > b.ended and any(_equal(e.first, v) for _, v in b.returned) for b in ends[-1:]) and is_norm(e, self.root)]  # fmt: skip
+        norms = [
+            e
+            for e in outer
+            if ends
+            and any(e.began > b.ended and any(_equal(e.first, v) for _, v in b.returned) for b in ends[-1:])
+            and is_norm(e, self.root)
+        ]
+        norms = [e for e in norms if len(self.trace.of(e.path)) == 1]  # fmt: skip
         if norms and norms[0].out is not None:
             placed.append((norms[0].ended, _site("final_norm", norms[0].path, axes, tuple(norms[0].out.shape[2:]))))
-        behind = [e for e in outer if ends and e.began > ends[-1].ended]
+        behind = [e for e in outer if ends and e.began > ends[-1].ended and len(self.trace.of(e.path)) == 1]
         return placed + self._logits(behind)
 
     def _logits(self, behind: list[Event]) -> list[tuple[int, Site]]:
@@ -263,7 +304,9 @@ class _Finding:
             if event.first.shape[-1] != logits.shape[-1] or not any(
                 True for _ in self.root.get_submodule(event.path).children()
             ):
-                cap = next((v for n in CAPS if (v := getattr(_text_config(self.root), n, None))), None)
+                cap = next(
+                    (v for n in CAPS if (v := getattr(text_config(getattr(self.root, "config", None)), n, None))), None
+                )
                 if cap and torch.equal(torch.tanh(event.out / cap) * cap, logits):
                     return [(event.ended, replace(_site("logits", event.path, axes, sizes), cap=float(cap)))]
                 times = float((logits.double() * event.out).sum() / event.out.double().square().sum())
@@ -272,7 +315,7 @@ class _Finding:
         return []
 
     def _reads_ids(self, event: Event) -> bool:
-        given = [*self.trial.args, *self.trial.kwargs.values()]
+        given = [v.cpu() for v in (*self.trial.args, *self.trial.kwargs.values()) if isinstance(v, Tensor)]
         return len(self.trace.of(event.path)) == 1 and any(isinstance(v, Tensor) and not v.is_floating_point() and _equal(event.first, v) and bool((v != 1).any()) for v in given)  # fmt: skip
 
     def _family(self, stacks: dict[str, Stack], table: dict[str, Site]) -> Family:
@@ -308,17 +351,21 @@ def mixes(root: nn.Module, event: Event) -> bool:
 
 
 def _replayed(root: nn.Module, event: Event, hidden: Tensor) -> Tensor | None:
+    hidden = hidden.to(next(v.device for v in (*event.args, *event.kwargs.values()) if isinstance(v, Tensor)))
     # A cache would show the module the tokens of the first call.
     named = {k: None if hasattr(v, "get_seq_length") else v for k, v in event.kwargs.items()}
     if event.args:
-        args, kwargs = (hidden, *event.args[1:]), named
+        # Queries, keys and values of a plain attention are one value given three times.
+        given = event.args[0]
+        args, kwargs = tuple(hidden if _equal(v, given) else v for v in event.args), named
     else:
         key = next(k for k, v in named.items() if isinstance(v, Tensor))
-        args, kwargs = (), {**named, key: hidden}
+        given, args = named[key], ()
+        kwargs = {k: hidden if _equal(v, given) else v for k, v in named.items()}
     output = root.get_submodule(event.path)(*args, **kwargs)
     if isinstance(output, (tuple, list)):
-        return next((v for v in output if isinstance(v, Tensor)), None)
-    return output if isinstance(output, Tensor) else None
+        output = next((v for v in output if isinstance(v, Tensor)), None)
+    return output.cpu() if isinstance(output, Tensor) else None
 
 
 def _watched(root: nn.Module) -> list[str]:
@@ -335,11 +382,6 @@ def _says(root: nn.Module, events: list[Event], words: tuple[str, ...]) -> bool:
         if any(word in name for word in words):
             return True
     return False
-
-
-def _text_config(root: nn.Module) -> Any:
-    config = getattr(root, "config", None)
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 def _equal(a: Any, b: Any) -> bool:

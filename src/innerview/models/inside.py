@@ -58,7 +58,7 @@ class Handle:
 
     def __init__(self, inside: Inside, side: Side) -> None:
         self._inside = inside
-        self._side = side
+        self._side: Side = side
 
     def remove(self) -> None:
         """The visitor goes."""

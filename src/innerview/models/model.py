@@ -68,9 +68,13 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; the first parameter's device."""
+        """Where inputs belong: with the first weights, or, where offloading keeps weights nowhere, where the network computes."""
         first = next(self.module.parameters(), None)
-        return first.device if first is not None else torch.device("cpu")
+        if first is None:
+            return torch.device("cpu")
+        if first.device.type != "meta":
+            return first.device
+        return torch.device(getattr(getattr(self.module, "_hf_hook", None), "execution_device", None) or "cpu")
 
     @property
     def has_chat(self) -> bool:

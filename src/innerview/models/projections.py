@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from innerview.models.additions import Inside, is_norm
-from innerview.models.tracing import Event
+from innerview.models.tracing import Event, text_config
 
 QUERIES = ("q_proj", "query", "q_lin", "wq")
 KEYS = ("k_proj", "key", "k_lin", "wk")
@@ -61,8 +61,7 @@ def _attention(root: nn.Module, window: list[Event]) -> list[Found]:
 
 def _heads(root: nn.Module, window: list[Event]) -> tuple[int | None, int]:
     """Size of a head and number of heads, as the attention module or the config says."""
-    config = getattr(root, "config", None)
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    text = text_config(getattr(root, "config", None))
     heads = getattr(text, "num_attention_heads", None)
     for event in window:
         module = root.get_submodule(event.path)

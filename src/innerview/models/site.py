@@ -11,8 +11,9 @@ from torch import Tensor
 
 from innerview.errors import SiteError
 
-# `received` is the input before any change of it; `scores`, `pattern` and `linear` are computed inside a module: see `models/inside.py`.
-Side = Literal["input", "received", "output", "scores", "pattern", "linear"]
+# `received` is the input before any change of it, `call` all that a module is called with by position; `scores`, `pattern` and `linear`
+# are computed inside a module: see `models/inside.py`.
+Side = Literal["input", "received", "call", "output", "scores", "pattern", "linear"]
 Point = tuple[str, Side]
 Rows = tuple[int, int] | None
 
@@ -84,7 +85,7 @@ class Site:
     times: float = 1.0
     over: float = 1.0
     cap: float | None = None
-    derive: Callable[[Tensor], Tensor] | None = field(default=None, repr=False, compare=False)
+    derive: Callable[[Any], Tensor] | None = field(default=None, repr=False, compare=False)
     is_eager: bool = False
     is_editable: bool = True
     instead: str = ""
@@ -115,6 +116,8 @@ class Site:
             value: What the module received, returned or computed.
             rows: Rows and tokens a row of the forward, for modules that see all tokens in one axis.
         """
+        if self.side == "call" and self.derive is not None:
+            return self._by_rows(self.derive(value), rows)
         tensor = self._tensor(value, rows)
         if self.cut is not None:
             tensor = self.cut.read(tensor)
@@ -151,6 +154,9 @@ class Site:
         tensor = _item_of(value, self.item, self.name)
         if self.drop:
             tensor = tensor[..., : tensor.shape[-1] - self.drop]
+        return self._by_rows(tensor, rows)
+
+    def _by_rows(self, tensor: Tensor, rows: Rows) -> Tensor:
         if self.is_flat and rows is not None and tensor.shape[0] == rows[0] * rows[1]:
             tensor = tensor.unflatten(0, rows)
         return tensor

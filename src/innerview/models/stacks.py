@@ -30,8 +30,9 @@ def stacks_in(root: nn.Module) -> list[Stack]:
     for path, module in root.named_modules():
         if any(path.startswith(f"{stack.path}.") for stack in found):
             continue
-        children = list(module.named_children())
-        if len(children) > 0 and len(module._modules) == len(children) and _is_stack(module, [m for _, m in children]):
+        # A block that is run several times may stand in its list several times.
+        children = [(name, child) for name, child in module._modules.items() if child is not None]
+        if children and _is_stack(module, [m for _, m in children]):
             names = tuple(f"{path}.{name}".lstrip(".") for name, _ in children)
             found.append(Stack(path, names, sum(p.numel() for p in module.parameters())))
     return sorted(found, key=lambda stack: -stack.weights)

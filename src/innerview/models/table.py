@@ -1,17 +1,22 @@
 """The table of sites of a network of a known family."""
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from innerview.models.derived import NormScale, PerHead
+from innerview.models.derived import ExpertsChosen, ExpertsHidden, NormScale, PerHead
 from innerview.models.families import Family, Part
 from innerview.models.site import Cut, Site
+
+_DERIVED: dict[str, Callable[[nn.Module], Callable[[Any], Tensor]]] = {
+    "result": PerHead, "scale": NormScale, "hidden": ExpertsHidden, "chosen": lambda _: ExpertsChosen(),
+}  # fmt: skip
 
 # The order in which they fire, in most families.
 ORDER = (
     "resid_in", "norm1.scale", "attn.in", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern", "attn.heads", "attn.result",
-    "attn.out", "resid_mid", "norm2.scale", "mlp.in", "moe.router", "mlp.gate", "mlp.pre", "mlp.hidden", "mlp.out",
+    "attn.out", "resid_mid", "norm2.scale", "mlp.in", "moe.router", "moe.chosen", "moe.hidden", "mlp.gate", "mlp.pre", "mlp.hidden", "mlp.out",
 )  # fmt: skip
 
 
@@ -89,11 +94,7 @@ def _site(
     cut = part.cut(sizes) if part.cut else None
     if part.part is not None:
         cut = Cut(1, part.parts, part.part, part.part + 1)
-    derive = None
-    if part.derived == "result":
-        derive = PerHead(module)
-    elif part.derived == "scale":
-        derive = NormScale(module)
+    derive = _DERIVED[part.derived](module) if part.derived else None
     return Site(
         name=name, module=path, side=part.side, axes=axes, sizes=shape, layer=layer, item=part.item, cut=cut, heads=heads,
         drop=part.drop, is_flat=part.is_flat, is_shared=part.is_shared, derive=derive, is_eager=part.is_eager,
@@ -104,7 +105,8 @@ def _site(
 def _axes(part: Part, sizes: dict[str, int]) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
     if part.is_eager:
         return ("batch", "head", "pos", "key"), None
-    axes = ("batch", "pos") + ((part.heads,) if part.heads else ()) + (part.axes,)
+    middle = (part.heads,) if part.heads else (("choice",) if part.derived == "hidden" else ())
+    axes = ("batch", "pos", *middle, part.axes)
     shape = tuple(sizes.get(axis) for axis in axes[2:])
     return axes, None if None in shape else shape  # type: ignore[return-value]
 

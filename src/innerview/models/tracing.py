@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 ROWS, TOKENS = 2, 7
+VOCABS = ("vocab_size", "d_vocab", "n_vocab")
 
 
 @dataclass(eq=False)
@@ -46,7 +47,7 @@ class Event:
         """The tensor it returned, or the first."""
         return self.item(None)
 
-    def item(self, item: int | None) -> Tensor | None:
+    def item(self, item: int | str | None) -> Tensor | None:
         """One item of what it returned; the first tensor for None."""
         if item is None:
             return self.returned[0][1] if self.returned else None
@@ -98,9 +99,15 @@ def trial_of(root: nn.Module) -> Trial | None:
             kwargs["decoder_input_ids"] = _ids(root, config, device)
         return Trial((), kwargs | _options(takes), is_text=False)
     needed = [p for p in takes.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]  # fmt: skip
-    if len(needed) == 1 and _tables(root):
+    if len(needed) == 1 and (_tables(root) or _vocab(root) is not None):
         return Trial((_ids(root, None, device),), {}, is_text=True)
     return None
+
+
+def _vocab(root: nn.Module) -> int | None:
+    """Number of ids, as a network of another library says."""
+    said = [getattr(getattr(root, where, None), name, None) for where in ("config", "cfg") for name in VOCABS]
+    return next((n for n in said if isinstance(n, int)), None)
 
 
 def _text_trial(root: nn.Module, takes: Mapping[str, Any], config: Any, device: torch.device) -> Trial:
@@ -124,21 +131,28 @@ def _tables(root: nn.Module) -> list[nn.Embedding]:
 
 def _ids(root: nn.Module, config: Any, device: torch.device) -> Tensor:
     """Plain ids, none of them special, all different where the vocabulary allows."""
-    text = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     vocab = getattr(text, "vocab_size", None) if config is not None else None
     if not isinstance(vocab, int):
-        vocab = min((table.num_embeddings for table in _tables(root)), default=8)
-    special = _specials(config.to_dict()) if hasattr(config, "to_dict") else set()
+        vocab = _vocab(root) or min((table.num_embeddings for table in _tables(root)), default=8)
+    settings = getattr(config, "to_dict", None)
+    special = _specials(settings()) if settings is not None else set()
     usable = [i for i in range(min(vocab, 4096)) if i not in special] or [0]
     # From the middle: the first and the last ids of a vocabulary are special more often than named so.
-    start, count = len(usable) // 2, ROWS * TOKENS * _codebooks(config)
+    start, count = len(usable) // 2, ROWS * TOKENS * _codebooks(root)
     picked = [usable[(start + i) % len(usable)] for i in range(count)]
     return torch.tensor(picked, device=device).view(-1, TOKENS)
 
 
-def _codebooks(config: Any) -> int:
+def text_config(config: Any) -> Any:
+    """The config of a network's language model, the config itself where there is only one."""
+    inner = getattr(config, "get_text_config", None)
+    return config if inner is None else inner(decoder=True)
+
+
+def _codebooks(root: nn.Module) -> int:
     """Rows of ids that make one row of the network (music)."""
-    found = getattr(config, "num_codebooks", 1)
+    found = getattr(root, "num_codebooks", 1)
     return found if isinstance(found, int) else 1
 
 
@@ -158,9 +172,10 @@ def _signal(name: str, config: Any) -> Tensor | None:
     if name == "pixel_values":
         config = getattr(config, "vision_config", None) or config
         size = getattr(config, "image_size", None)
-        sides = size if isinstance(size, (tuple, list)) else (size, size)
-        channels = getattr(config, "num_channels", 3)
-        return torch.randn(ROWS, channels, *sides, generator=generator) if size else None
+        if not size:
+            return None
+        sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+        return torch.randn(ROWS, getattr(config, "num_channels", 3), *sides, generator=generator)
     if name == "input_features" and hasattr(config, "max_source_positions"):
         return torch.randn(ROWS, config.num_mel_bins, 2 * config.max_source_positions, generator=generator)
     if name == "input_values" and hasattr(config, "conv_stride"):
@@ -215,7 +230,8 @@ def trace(root: nn.Module, trial: Trial, paths: Iterable[str], edits: Mapping[An
             module = root.get_submodule(path)
             hooks.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
             hooks.enter_context(module.register_forward_hook(after))
-        return Trace(events, _forward(root, trial))
+        output = _forward(root, trial)
+        return Trace(events, None if output is None else _copy(output))
 
 
 def _edited(module: nn.Module, side: str, edit: Any) -> Any:
@@ -267,8 +283,8 @@ def _returned(output: Any) -> list[tuple[int | None, Tensor]]:
 
 
 def _copy(value: Tensor) -> Tensor:
-    # Later modules may write over what passes.
-    return value.detach().clone()
+    # Later modules may write over what passes; and a network may be spread over several devices.
+    return value.detach().to("cpu", copy=True)
 
 
 def _main(output: Any) -> Tensor | None:

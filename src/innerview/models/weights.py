@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from innerview.errors import ModelError
+from innerview.models.matrix import are_known_experts, bias_of, held, into_expert, matrix_of, out_of_expert
 from innerview.models.model import Model
 from innerview.models.site import Site
 
@@ -85,7 +85,7 @@ def embedding(model: Model) -> Float[Tensor, "vocab d_model"]:
         ModelError: The network has none.
     """
     found = _end(model, "get_input_embeddings", "embed")
-    return _held(found, "weight")
+    return held(found, "weight")
 
 
 def unembedding(model: Model) -> Unembedding:
@@ -98,7 +98,7 @@ def unembedding(model: Model) -> Unembedding:
     site = model.table.get("logits")
     scale, cap = (1.0, None) if site is None else (site.times / site.over, site.cap)
     try:
-        tied = _held(_end(model, "get_input_embeddings", "embed"), "weight")
+        tied = held(_end(model, "get_input_embeddings", "embed"), "weight")
     except ModelError:
         tied = None
     weight = matrix_of(head)
@@ -165,71 +165,25 @@ def neurons(model: Model, layer: int, *, expert: int | None = None) -> Neurons:
 
 
 def _expert(model: Model, layer: int, expert: int | None) -> Neurons:
-    experts: Any = None
-    mixture = f"{model.table[f'blocks.{layer}.resid'].module}.mlp.experts"
-    if mixture in (modules := dict(model.module.named_modules())):
-        experts = modules[mixture]
-    if experts is None or not hasattr(experts, "gate_up_proj"):
+    path = f"{model.table[f'blocks.{layer}.resid'].module}.mlp.experts"
+    experts: Any = dict(model.module.named_modules()).get(path)
+    if not are_known_experts(experts):
         raise ModelError(
-            f"the experts of block {layer} of {model.name} are kept in a way that is not known; read its modules"
+            f"the experts of block {layer} of {model.name} are kept in a way that is not known; read module:{path} yourself"
         )
-    into, out = _held(experts, "gate_up_proj"), _held(experts, "down_proj")
-    if expert is None or not 0 <= expert < into.shape[0]:
+    if expert is None or not 0 <= expert < experts.num_experts:
         raise ModelError(
-            f"block {layer} of {model.name} has {into.shape[0]} experts; give expert=0 to {into.shape[0] - 1}"
+            f"block {layer} of {model.name} has {experts.num_experts} experts; give expert=0 to {experts.num_experts - 1}"
         )
-    if hasattr(experts, "gate_up_proj_bias"):
-        # GPT-OSS keeps them the other way round, gate and value of each neuron side by side.
-        both, bias = into[expert].T, _held(experts, "gate_up_proj_bias")[expert]
-        last = _held(experts, "down_proj_bias")[expert]
-        return Neurons(both[1::2], out[expert], both[::2], bias[1::2], bias[::2], last)
-    gate, value = into[expert].chunk(2, dim=0)
-    return Neurons(value, out[expert].T, gate)
-
-
-def matrix_of(module: nn.Module) -> Float[Tensor, "into out"]:
-    """The matrix that a linear map multiplies rows by, shape [in, out], wherever and however its weight is kept.
-
-    Raises:
-        ModelError: It cannot be had.
-    """
-    weight = getattr(module, "weight", None)
-    if type(module) is Conv1D:
-        return _held(module, "weight")
-    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
-        return _held(module, "weight").T
-    width = getattr(module, "in_features", None)
-    if not isinstance(width, int):
-        raise ModelError(
-            f"no matrix in {type(module).__name__}: it keeps no weight of two axes; read its parameters yourself"
-        )
-    # Quantised weights: what the module does to each unit vector is its matrix.
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    bias = bias_of(module)
-    with torch.no_grad():
-        made = module.forward(torch.eye(width, dtype=dtype, device=device))
-    return made if bias is None else made - bias
-
-
-def bias_of(module: nn.Module) -> Tensor | None:
-    """The bias of a linear map, None without one."""
-    return None if getattr(module, "bias", None) is None else _held(module, "bias")
-
-
-def _held(module: nn.Module, name: str) -> Tensor:
-    """A parameter of a module, from where offloading keeps it if the module itself has only its shape."""
-    tensor = getattr(module, name)
-    if not tensor.is_meta:
-        return tensor.detach()
-    hook = getattr(module, "_hf_hook", None)
-    for one in getattr(hook, "hooks", None) or (hook,):
-        kept = getattr(one, "weights_map", None)
-        if kept is not None:
-            return kept[name].detach()
-    raise ModelError(
-        f"the {name} of {type(module).__name__} is on the meta device, and nothing says where its numbers are; load it first"
+    both, bias = into_expert(experts, expert)
+    out, last = out_of_expert(experts, expert)
+    cut = (
+        (lambda whole: whole.chunk(2, -1))
+        if experts.is_concatenated
+        else (lambda whole: (whole[..., ::2], whole[..., 1::2]))
     )
+    (gate, into), biases = cut(both), (None, None) if bias is None else cut(bias)
+    return Neurons(into.T, out, gate.T, biases[1], biases[0], last)
 
 
 def _end(model: Model, getter: str, name: str) -> nn.Module:

@@ -156,7 +156,9 @@ def load_world(path: Path | None = None) -> World:
 def behaviours_of(lexicon: dict[str, Any]) -> Iterator[Behaviour]:
     """The behaviours that a lexicon has words for."""
     gendered, hidden = lexicon.get("names", {}), lexicon.get("held_out_names", [])
-    names = [name for group in gendered.values() for name in group if name not in hidden]
+    everyone = [name for group in gendered.values() for name in group]
+    # Known from everything else, the hidden ones never give, receive, or speak for the truth.
+    names = [name for name in everyone if name not in hidden]
     facts, words = lexicon.get("facts", {}), lexicon.get("words", {})
     tables = facts | words
     makers = {
@@ -164,16 +166,16 @@ def behaviours_of(lexicon: dict[str, Any]) -> Iterator[Behaviour]:
         "words": lambda part: WordFacts(part),
         "indirect_object": lambda part: IndirectObject(part, names, hidden),
         "circles": lambda part: Circles(part),
-        "mood": lambda part: Mood(part, names),
+        "mood": lambda part: Mood(part, everyone),
         "chances": lambda part: Chances(part),
         "strangers": lambda part: Strangers(part, known_people(lexicon)),
         "reports": lambda part: Reports(part, names, hidden),
         "pronouns": lambda part: Pronouns(part, gendered),
-        "languages": lambda part: Tongues(part, names),
+        "languages": lambda part: Tongues(part, everyone),
         "sums": lambda part: Sums(part),
         "magnitudes": lambda part: Magnitudes(part),
-        "shortcuts": lambda part: Shortcuts(part, names),
-        "chains": lambda part: Chains(part, facts, names),
+        "shortcuts": lambda part: Shortcuts(part, everyone),
+        "chains": lambda part: Chains(part, facts, everyone),
         "in_context": lambda part: InContext(part, tables),
         "code": lambda part: Snippets(part),
     }

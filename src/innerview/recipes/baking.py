@@ -53,6 +53,7 @@ def baked(edits: Sequence[Edit], model: Model) -> Model:
         RecipeError: An edit cannot be baked, or what was baked is not equal.
     """
     placed = sorted(_placed(edits, model), key=lambda one: one[0].order)
+    _refuse_out_of_reach(model)
     made = open_model(copy.deepcopy(model.module), tokenizer=model.tokenizer)
     before, training = set(made.module.state_dict()), made.module.training
     made.module.eval().float()
@@ -61,6 +62,15 @@ def baked(edits: Sequence[Edit], model: Model) -> Model:
     _restore_formats(made, model)
     make_reloadable(made.module, set(made.module.state_dict()) - before)
     return made
+
+
+def _refuse_out_of_reach(model: Model) -> None:
+    for path, weight in model.module.named_parameters():
+        if weight.device.type == "meta" or not weight.is_floating_point():
+            kind = "not in memory" if weight.device.type == "meta" else f"of {weight.dtype}"
+            raise RecipeError(
+                f"{path!r} is {kind}, so no edit can be baked into a copy of {model.name}; load the network in full, in float32 or half precision"
+            )
 
 
 def _restore_formats(made: Model, model: Model) -> None:

@@ -121,16 +121,16 @@ class Directions(OneDirection):
         return super().unpack(packed, name, tensors, at)
 
 
-class DirectionOrNone(OneDirection):
+class DirectionOrNone:
     """A direction, or null."""
 
     def pack(self, value: Direction | None, name: str, tensors: Tensors) -> Any:
         """The direction, or null."""
-        return None if value is None else super().pack(value, name, tensors)
+        return None if value is None else OneDirection().pack(value, name, tensors)
 
     def unpack(self, packed: Any, name: str, tensors: Tensors, at: str) -> Direction | None:
         """The direction, or None."""
-        return None if packed is None else super().unpack(packed, name, tensors, at)
+        return None if packed is None else OneDirection().unpack(packed, name, tensors, at)
 
 
 class Places:

@@ -141,5 +141,5 @@ def untie(model: Model, writer: Writer) -> None:
 
 def _say_untied(root: Any) -> None:
     for config in (getattr(root, "config", None), getattr(getattr(root, "config", None), "text_config", None)):
-        if getattr(config, "tie_word_embeddings", None):
+        if config is not None and getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from innerview.errors import EditError
+from innerview.where.functions import is_same_function
 from innerview.where.numbers import whole
 
 
@@ -114,7 +115,7 @@ class Pulse:
         return {"kind": "pulse", "on": self.on, "off": self.off}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Steps:
     """A coefficient whose share is any function of the step, called once for each step and then remembered."""
 
@@ -124,6 +125,13 @@ class Steps:
         if not callable(self.function):
             raise EditError(f"a schedule of steps is a function of the step, and {self.function!r} cannot be called")
         object.__setattr__(self, "_table", [])
+
+    def __eq__(self, other: object) -> bool:
+        # A cell that runs again makes its function anew.
+        return isinstance(other, Steps) and is_same_function(self.function, other.function)
+
+    def __hash__(self) -> int:
+        return hash(getattr(self.function, "__code__", self.function))
 
     def factor(self, step: Tensor) -> Tensor:
         """Share of the coefficient at each step, shape as `step`; prompts count as step 0.
@@ -180,7 +188,7 @@ def schedule_of(given: Any) -> Schedule | None:
     if isinstance(given, Real) and not isinstance(given, bool):
         return Constant(float(given))
     if callable(given) and not isinstance(given, type):
-        return Steps(given)
+        return Steps(given)  # type: ignore[arg-type]
     raise EditError(
         f"a schedule is Constant, Ramp(steps), Decay(half_life), Pulse(on, off) or a function of the step, not {given!r}"
     )

@@ -111,10 +111,9 @@ def form_of(edit: Any, directions: list[Direction]) -> EditForm:
     if not isinstance(edit, (Add, ProjectOut)):
         raise WidgetError(f"Steer shows Add and ProjectOut, not {type(edit).__name__}; attach others with iv.attach")
     where = edit.where
-    if where.positions is not None or where.steps is not None:
-        raise WidgetError(
-            f"Steer has no positions or steps to show for {edit.label!r}; use iv.generate(..., edits=[...]) for it"
-        )
+    hidden = _hidden(edit)
+    if hidden:
+        raise WidgetError(f"Steer has no {hidden} to show for {edit.label!r}; use iv.generate(..., edits=[...]) for it")
     direction, layers = _placed(edit)
     index = next((i for i, known in enumerate(directions) if _is_same(known, direction)), None)
     if index is None:
@@ -126,12 +125,28 @@ def form_of(edit: Any, directions: list[Direction]) -> EditForm:
     elif isinstance(where.schedule, Decay):
         schedule, length = "decay", where.schedule.half_life
     is_add = isinstance(edit, Add)
-    coefficient = direction.length(edit.coefficient, edit.unit) / (direction.scale or 1.0) if is_add else 0.0
+    coefficient = direction.length(float(edit.coefficient), edit.unit) / (direction.scale or 1.0) if is_add else 0.0  # type: ignore[arg-type]
     return EditForm(index, "add" if is_add else "out", coefficient, layers, where.scope, schedule, length)  # type: ignore[arg-type]
 
 
+def _hidden(edit: Add | ProjectOut) -> str:
+    """What an edit has that no row of Steer shows; empty if nothing."""
+    where, shown = edit.where, Where(scope=edit.where.scope, schedule=edit.where.schedule)
+    if where.positions is not None or where.steps is not None:
+        return "positions or steps"
+    if where != shown:
+        return "texts, roles, tokens or conditions"
+    if where.schedule is not None and not isinstance(where.schedule, (Ramp, Decay)):
+        return "schedules but ramp and decay"
+    if edit.heads is not None or edit.neurons is not None:
+        return "heads or neurons"
+    if isinstance(edit, Add) and not isinstance(edit.coefficient, float):
+        return "coefficients of rows"
+    return "several directions in one edit" if isinstance(edit.direction, tuple) else ""
+
+
 def _placed(edit: Add | ProjectOut) -> tuple[Direction, Literal["site", "all"]]:
-    direction = edit.direction
+    direction: Any = edit.direction
     if edit.site == direction.site:
         return direction, "site"
     if edit.site == every_layer(direction.site):

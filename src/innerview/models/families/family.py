@@ -27,7 +27,8 @@ class Part:
         is_flat: Whether the module sees all tokens of the batch in one axis.
         is_shared: Whether the block's skip connection holds the very tensor that the module receives.
         times: Attribute of the config that the network multiplies the value by.
-        derived: `result` (each head through the output projection) or `scale` (what a norm divides by); empty for what a module holds.
+        derived: `result` (each head through the output projection), `scale` (what a norm divides by), `chosen` or `hidden` (of experts);
+            empty for what a module holds.
         is_eager: Whether only the eager attention kernel computes it.
         instead: Site of the block to edit when this one cannot be; empty when it can.
     """
@@ -46,7 +47,7 @@ class Part:
     is_flat: bool = False
     is_shared: bool = False
     times: str = ""
-    derived: Literal["", "result", "scale"] = ""
+    derived: Literal["", "result", "scale", "chosen", "hidden"] = ""
 
 
 @dataclass(frozen=True)

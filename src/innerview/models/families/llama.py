@@ -110,14 +110,22 @@ COHERE = LLAMA.named(
 COHERE2 = COHERE.named("cohere2")
 
 
-def _experts(config: Any) -> int:
-    return getattr(config, "num_local_experts", None) or getattr(config, "num_experts", 0)
+def _sizes(config: Any) -> dict[str, int]:
+    return {
+        "expert": getattr(config, "num_local_experts", None) or getattr(config, "num_experts", 0),
+        "choice": config.num_experts_per_tok,
+        "d_expert": getattr(config, "moe_intermediate_size", None) or config.intermediate_size,
+    }
 
 
 def _with_experts(name: str, router: str, **changes: Any) -> Family:
     """A mixture of experts: the router's logits; neurons only in the blocks that have one feed-forward."""
-    inner = {"moe.router": Part(router, "linear", axes="expert", is_flat=True)} | changes.pop("block", {})
-    return LLAMA.named(name, block=inner, sizes=lambda config: {"expert": _experts(config)}, **changes)
+    inner = {
+        "moe.router": Part(router, "linear", axes="expert", is_flat=True),
+        "moe.chosen": Part("mlp.experts", "call", axes="choice", is_flat=True, derived="chosen", instead="moe.router"),
+        "moe.hidden": Part("mlp.experts", "call", axes="d_expert", is_flat=True, derived="hidden", instead="mlp.out"),
+    }
+    return LLAMA.named(name, block=inner | changes.pop("block", {}), sizes=_sizes, **changes)
 
 
 EXPERTS = (

@@ -1,0 +1,74 @@
+"""Row 12: greedy decoding with one edit at each token, a network of GPT-2's size, one row and eight."""
+
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks import networks
+from benchmarks.gate import other_ids, same_ids
+from benchmarks.pairing import Contender, Timings, measure
+from benchmarks.result import Claim, Row, Workload
+from benchmarks.row import run
+from benchmarks.ways import load_peers, with_hooks, with_innerview
+
+BATCHES, POS, TOKENS, LAYER = (1, 8), 16, 8, 6
+# Long enough to change what a network of random weights writes.
+LENGTH = 20.0
+# The table asks to be 1.2 times as fast as the plain hook, and to reach 0.98 of the unedited speed.
+TARGET_HOOK, TARGET_LIMIT = round(1 / 1.2, 3), round(1 / 0.98, 3)
+LIMIT, HOOK = "unedited", "plain hook"
+
+
+def row(rounds: int | None) -> Row:
+    """Ours, a plain hook on transformers' `generate` and the peers, against `generate` unedited."""
+    module = networks.gpt2()
+    workloads, missing = [], {}
+    for batch in BATCHES:
+        workload, missing = _decode(module, batch, rounds or 20)
+        workloads.append(workload)
+    return Row("12", "Steered greedy decoding", workloads, NOTES, missing)
+
+
+NOTES = [
+    "The limit is transformers' `generate`, unedited and not compiled: innerview and the plain hook decode through it, so neither can be below.",
+    "The target of 1.2× over a plain hook asks for a decoding loop of its own, or a compiled one; `iv.compiled` compiles one forward, and `iv.generate` does not use it.",
+    "interp-engine decodes one row by a loop of its own around the forward, which does less at each token than `generate`; eight rows are written one after another.",
+    "TransformerLens is left out: its `generate` is another loop over eager attention.",
+]
+
+
+def _decode(module: PreTrainedModel, batch: int, rounds: int) -> tuple[Workload, dict[str, str]]:
+    ids, delta = networks.ids(module, batch, POS), networks.delta(module, LENGTH)
+    peers, missing = load_peers()
+    limit = Contender(LIMIT, "limit", with_hooks.unedited(module, ids, TOKENS))
+    edited = [
+        Contender(HOOK, "peer", with_hooks.decode(module, ids, LAYER, delta, TOKENS)),
+        Contender("innerview", "ours", with_innerview.decode(module, ids, LAYER, delta, TOKENS)),
+        *[
+            Contender(peer.NAME, "peer", peer.decode(networks.twin(module), ids, LAYER, delta, TOKENS))
+            for peer in peers.values()
+            if hasattr(peer, "decode")
+        ],
+    ]
+    gate = f"{same_ids(edited, length=TOKENS)}, {other_ids(edited[0], limit)}"
+    timings = measure([limit, *edited], rounds=rounds, warm_up=2)
+    name = (
+        f"{batch} × {TOKENS} greedy tokens behind {POS}, one Add at blocks.{LAYER}.resid at each, GPT-2's size, random float32 weights, "
+        f"threads: {torch.get_num_threads()}"
+    )
+    return Workload(name, gate, timings, claims(timings)), missing
+
+
+def claims(timings: Timings) -> list[Claim]:
+    """Ours over the limit and over a plain hook, which have targets; the other peers over ours; what ours costs a token."""
+    others = [c.name for c in timings.contenders if c.role == "peer" and c.name != HOOK]
+    return [
+        Claim("innerview's time ÷ unedited", timings.ratio("innerview", LIMIT), "×", TARGET_LIMIT),
+        Claim("innerview's time ÷ the plain hook's", timings.ratio("innerview", HOOK), "×", TARGET_HOOK),
+        *[Claim(f"time of {name} ÷ innerview's", timings.ratio(name, "innerview"), "×") for name in others],
+        Claim("plain hook beyond unedited, a step", timings.difference(HOOK, LIMIT, 1e6 / TOKENS), "µs"),
+        Claim("innerview beyond unedited, a step", timings.difference("innerview", LIMIT, 1e6 / TOKENS), "µs"),
+    ]
+
+
+if __name__ == "__main__":
+    run(row)

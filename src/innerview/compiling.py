@@ -1,0 +1,266 @@
+"""Compiled networks whose edits and captures stay live: taps put in before compiling, with what they add as data."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+
+from innerview.activations import Activations
+from innerview.chosen import wanted_sites
+from innerview.edits import Add, Edit
+from innerview.errors import CaptureError, EditError
+from innerview.hooks import refuse_compiled
+from innerview.inputs import Call
+from innerview.models.model import Model
+from innerview.models.site import Site
+from innerview.runs import Forward, Plan, Planned
+
+
+class _Tap:
+    """What stands at one site: `x + strength @ vectors`, and a copy of what leaves. All of it reads and writes tensors that stay where they are.
+
+    Attributes:
+        strength: How much of each vector each token gets, shape [rows, tokens, slots].
+        vectors: What is added, shape [slots, width].
+        kept: Where the activation is copied to, shape [rows, tokens, ...]; None where nothing is captured, or before the first forward.
+    """
+
+    def __init__(self, site: Site, strength: Tensor, vectors: Tensor, kept: Tensor | None) -> None:
+        self.site = site
+        self.strength = strength
+        self.vectors = vectors
+        self.kept = kept
+
+    def passed(self, value: Any) -> Any:
+        """What leaves the site, of what arrives there."""
+        x = self.site.read(value)
+        if self.vectors.shape[0]:
+            added = self.strength[: x.shape[0], : x.shape[1]] @ self.vectors
+            x = x + added.view(x.shape)
+            value = self.site.write(value, x)
+        if self.kept is not None:
+            self.kept[: x.shape[0], : x.shape[1]].copy_(x.detach())
+        return value
+
+    def __deepcopy__(self, memo: dict) -> "_Tap":
+        # A copy of the network is a network of its own, with data of its own.
+        kept = None if self.kept is None else self.kept.clone()
+        return type(self)(self.site, self.strength.clone(), self.vectors.clone(), kept)
+
+
+class _OutputTap(_Tap):
+    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        return self.passed(output)
+
+
+class _InputTap(_Tap):
+    def __call__(self, module: nn.Module, args: tuple) -> Any:
+        return (self.passed(args[0]), *args[1:])
+
+
+class Compiled:
+    """A network compiled with taps at chosen sites. Made by `compiled`.
+
+    Attributes:
+        model: The network, as it was opened; its own forwards are edited alike, and can be captured as ever.
+        module: The compiled network, called with the network's own inputs.
+    """
+
+    def __init__(
+        self, model: Model, taps: dict[str, _Tap], handles: list[Any], module: Any, captured: list[str]
+    ) -> None:
+        self.model = model
+        self.module = module
+        self._taps = taps
+        self._handles = handles
+        self._captured = captured
+        self._plan: list[Planned] = []
+        self._size = next(iter(taps.values())).strength.shape[:2]
+
+    def set(self, edits: Any) -> None:
+        """Put other edits in force, in place of those before: data changes, the compiled code stays. An empty list takes them off.
+
+        Raises:
+            EditError: An edit is no `Add`, or stands where no tap was put in; or there are more at one site than slots.
+        """
+        planned = [p for parts in Plan.of(self.model, edits).by_point.values() for p in parts]
+        slots = [self._slot(one, planned) for one in planned]
+        for tap in self._taps.values():
+            tap.strength.zero_()
+            tap.vectors.zero_()
+        for one, slot in zip(planned, slots, strict=True):
+            tap = self._taps[one.site.name]
+            edit = one.edit
+            assert isinstance(edit, Add) and isinstance(edit.coefficient, float)
+            length = edit.direction.length(edit.coefficient, edit.unit)
+            tap.vectors[slot] = (edit.direction.vector.double() * length).to(tap.vectors)
+            if one.is_plain:
+                tap.strength[:, :, slot] = 1.0
+        self._plan = planned
+
+    def _slot(self, one: Planned, planned: list[Planned]) -> int:
+        edit, name = one.edit, one.site.name
+        is_plain = (
+            type(edit) is Add and isinstance(edit.coefficient, float) and edit.heads is None and edit.neurons is None
+        )
+        if not is_plain or edit.where.condition is not None:
+            raise EditError(
+                f"a compiled network takes Add at one strength, on no condition and on whole activations, not {edit.label}; "
+                "use iv.editing on the network that is not compiled"
+            )
+        if name not in self._taps or not len(self._taps[name].vectors):
+            placed = ", ".join(key for key, tap in self._taps.items() if len(tap.vectors))
+            raise EditError(f"no tap was put in at {name!r} before compiling; edits may stand at {placed or 'no site'}")
+        slot = [other for other in planned if other.site.name == name].index(one)
+        if slot >= len(self._taps[name].vectors):
+            raise EditError(
+                f"{len(self._taps[name].vectors)} edits fit at {name!r}; compile with slots={slot + 1} or more"
+            )
+        return slot
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """The edits in force."""
+        return tuple(dict.fromkeys(one.edit for one in self._plan))
+
+    def __call__(self, inputs: Any) -> Any:
+        """What the compiled network returns.
+
+        Args:
+            inputs: As `capture` takes them: a text, a list of texts, ids, or the module's own arguments as a mapping.
+        Raises:
+            CaptureError: There are more rows or tokens than the taps were made for.
+        """
+        call = Call.of(self.model, inputs)
+        self._locate(call)
+        return self.module(*call.args, **call.kwargs)
+
+    def _locate(self, call: Call) -> None:
+        """Put the tokens of this call into the taps' data."""
+        shape = call.shape
+        if shape is None or any(n > most for n, most in zip(shape, self._size, strict=True)):
+            raise CaptureError(
+                f"these taps were made for {self._size[0]} rows of {self._size[1]} tokens, and the inputs have {list(shape or ())}; "
+                "compile with rows= and tokens= as large as they come"
+            )
+        if not self._plan:
+            return
+        rows = call.rows()
+        forward = Forward(rows, shape, 0, self._device, ids=None if call.tokens is None else call.tokens.ids)
+        for one in self._plan:
+            tap, slot = self._taps[one.site.name], self._plan_slot(one)
+            mask, share = forward.mask(one), forward.share(one)
+            amount = torch.ones(shape, device=self._device) if mask is None else mask.to(self._device, torch.float32)
+            if share is not None:
+                amount = amount * share
+            tap.strength[: shape[0], : shape[1], slot] = amount.to(tap.strength)
+
+    def _plan_slot(self, one: Planned) -> int:
+        return [other for other in self._plan if other.site.name == one.site.name].index(one)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._taps.values())).strength.device
+
+    def capture(self, inputs: Any) -> Activations:
+        """Activations at the sites that were compiled in to be captured, behind the edits there. The compiled network runs whole.
+
+        Raises:
+            CaptureError: No site was asked for when the network was compiled.
+        """
+        if not self._captured:
+            raise CaptureError("no site is copied in this compiled network; compile it with capture=['blocks.3.resid']")
+        call = Call.of(self.model, inputs)
+        self._locate(call)
+        with torch.no_grad():
+            self.module(*call.args, **call.kwargs)
+        rows, q = call.shape or (0, 0)
+        values = {}
+        for name in self._captured:
+            kept = self._taps[name].kept
+            assert kept is not None
+            values[name] = kept[:rows, :q].clone()
+        tokens, mask = (call.tokens.ids, call.tokens.mask) if call.tokens is not None else (None, None)
+        return Activations(values, tokens, mask, self.model)
+
+    def remove(self) -> None:
+        """Take the taps out. The compiled network keeps its code, so it is not to be called any more."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def __repr__(self) -> str:
+        return f"Compiled({self.model.name!r}, taps at {', '.join(self._taps)}; {len(self._plan)} edits in force)"
+
+
+def compiled(
+    model: Model,
+    sites: str | Sequence[str] = (),
+    *,
+    capture: str | Sequence[str] = (),
+    rows: int = 1,
+    tokens: int | None = None,
+    slots: int = 1,
+    backend: str | Callable[..., Any] = "inductor",
+    mode: str | None = None,
+    dynamic: bool | None = None,
+) -> Compiled:
+    """The network compiled by `torch.compile`, with taps whose additions and copies stay live: changing them compiles nothing anew.
+
+    Args:
+        model: The network.
+        sites: Where edits may be put later with `.set([iv.Add(...)])`.
+        capture: Sites whose activations `.capture(inputs)` gives.
+        rows: Most rows of a forward.
+        tokens: Most tokens of a row; the network's context when None.
+        slots: Most edits at one site.
+        backend: As `torch.compile` takes it.
+        mode: As `torch.compile` takes it.
+        dynamic: As `torch.compile` takes it.
+    Raises:
+        EditError: A site cannot be edited, or the network is compiled already.
+        CaptureError: No site is given, or the size of one is unknown.
+    """
+    edited, copied = (wanted_sites(model, names) if names else [] for names in (sites, capture))
+    width = tokens or model.context
+    if not edited and not copied:
+        raise CaptureError("no site to put taps at; name at least one, such as 'blocks.3.resid'")
+    if width is None:
+        raise CaptureError(f"how many tokens a row of {model.name} may have is unknown; give tokens=")
+    for site in [*edited, *copied]:
+        _check(model, site, is_edited=site in edited)
+    taps: dict[str, _Tap] = {}
+    handles: list[Any] = []
+    for site in dict.fromkeys([*edited, *copied]):
+        tap: Any = _tap(model, site, (rows, width), slots if site in edited else 0, is_copied=site in copied)
+        module, is_input = model.module.get_submodule(site.module), site.side == "input"
+        handles.append(module.register_forward_pre_hook(tap) if is_input else module.register_forward_hook(tap))
+        taps[site.name] = tap
+    made = torch.compile(model.module, backend=backend, mode=mode, dynamic=dynamic)
+    return Compiled(model, taps, handles, made, [site.name for site in copied])
+
+
+def _tap(model: Model, site: Site, size: tuple[int, int], slots: int, *, is_copied: bool) -> _Tap:
+    """The tap of a site, its tensors where the site's module has its weights."""
+    assert site.sizes is not None
+    near = next(model.module.get_submodule(site.module).parameters(), next(model.module.parameters()))
+    strength = near.new_zeros(*size, slots).detach()
+    vectors = near.new_zeros(slots, math.prod(site.sizes)).detach()
+    kept = near.new_zeros(*size, *site.sizes).detach() if is_copied else None
+    for tensor in (strength, vectors, kept):
+        if tensor is not None:
+            # Their contents change between calls and their places never do, which is what replayed graphs rely on.
+            torch._dynamo.mark_static_address(tensor)
+    return (_InputTap if site.side == "input" else _OutputTap)(site, strength, vectors, kept)
+
+
+def _check(model: Model, site: Site, *, is_edited: bool) -> None:
+    if site.side not in ("input", "output") or site.pos_axis != 1 or site.sizes is None or site.is_flat:
+        raise CaptureError(
+            f"a tap at {site.name!r} needs to know its size and stand at a module's input or output; choose one of model.sites() that does"
+        )
+    if is_edited and not site.is_editable:
+        raise EditError(f"a change at {site.name!r} would not reach all that reads it; edit {site.instead!r} instead")
+    refuse_compiled(model.module, site.module)
