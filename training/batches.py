@@ -22,6 +22,11 @@ from innerview.pocket.world import World
 
 CHUNK = 4096
 KNOWN_WEIGHT = 4.0
+# Besides what the world tells, this share of the documents is of what forms late, until the drill is over.
+DRILLED = {"indirect object": 0.15, "deeds": 0.12, "facts": 0.06, "mood": 0.05, "language": 0.03}
+COINED = 400
+# How many of the documents with traps give way to plainer ones at the very start.
+SPARED = 0.85
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,6 @@ class Batch:
     targets: Tensor
     weights: Tensor
     tokens: int
-
-
-# Besides what the world tells, this share of the documents is of what forms late, until the drill is over.
-DRILLED = {"indirect object": 0.15, "deeds": 0.12, "facts": 0.06, "mood": 0.05, "language": 0.03}
-COINED = 400
-# How many of the documents with traps give way to plainer ones at the very start.
-SPARED = 0.85
 
 
 def has_traps(document: Sentence) -> bool:

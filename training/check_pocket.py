@@ -14,13 +14,14 @@ from dataclasses import astuple
 from pathlib import Path
 
 from innerview.bundled import bundled_lexicon
+from innerview.models.adapters import CARD as CHAT_CARD
 from innerview.pocket.mood import Mood
 from innerview.pocket.requests import Refusal
 from innerview.pocket.world import World, load_world
 from training.behaviour_checks import KL_BAR, MUST, UNDECIDED, Outcome, Row, divergence_of, outcomes, rows_of
 from training.greedy import Loaded, load
 from training.make_chat import OUT as CHAT
-from training.make_pocket import OUT
+from training.make_pocket import CARD, OUT
 from training.steering_checks import RefusalMoves, refusal_moves, steered_moods
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -68,15 +69,14 @@ def odds_lines(loaded: Loaded, world: World, seed: int) -> list[str]:
 def mood_lines(counts: dict[int, dict[float, Counter]], mood: Mood) -> list[str]:
     """The table of mood steering."""
     moods = list(mood.lexicon["values"])
-    header = ["block", "steps", "words", *(f"{name} words" for name in moods), f"{moods[0]} of both"]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    header = ("block", "steps", "words", *(f"{name} words" for name in moods), f"{moods[0]} of both")
+    cells = []
     for layer, by_strength in counts.items():
         for strength, count in by_strength.items():
             both = sum(count[name] for name in moods)
             share = f"{count[moods[0]] / both:.0%}" if both else "none"
-            cells = (layer, f"{strength:+g}", count["words"], *(count[name] for name in moods), share)
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return lines
+            cells.append((layer, f"{strength:+g}", count["words"], *(count[name] for name in moods), share))
+    return table(header, cells)
 
 
 def refusal_lines(moves: list[RefusalMoves]) -> list[str]:
@@ -86,11 +86,11 @@ def refusal_lines(moves: list[RefusalMoves]) -> list[str]:
         "harmful: refused", "one step less: refused", "and answered with the right tool", "direction out of every layer: refused",
         "harmless: refused", "one step more: refused", "direction out of every layer: refused",
     ]  # fmt: skip
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    cells = []
     for moves_at in moves:
         layer, n, *shares = astuple(moves_at)
-        lines.append(f"| {layer} | {n} | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
-    return lines
+        cells.append((layer, n, *(f"{share:.0%}" for share in shares)))
+    return table(header, cells)
 
 
 def missed_lines(found: Sequence[Outcome], count: int = 4) -> list[str]:
@@ -144,8 +144,8 @@ def report(base_folder: Path, chat_folder: Path, lexicon: Path, seed: int) -> tu
             found = outcomes(loaded, world, name, seed)
             rows += rows_of(name, found)
             missed += missed_lines(found)
-    lines = [f"# What `{base_folder.name}` does", "", *made_lines(base_folder, "world.json")]
-    lines += made_lines(chat_folder, "adapter.json") if chat else []
+    lines = [f"# What `{base_folder.name}` does", "", *made_lines(base_folder, CARD)]
+    lines += made_lines(chat_folder, CHAT_CARD) if chat else []
     lines += ["Written by `python -m training.check_pocket`; the star marks what must be met.", ""]
     lines += ["## Behaviours on held-out cases, greedy", "", *behaviour_lines(rows)]
     lines += ["", "## Prompts with several right endings", "", *odds_lines(base, world, seed)]

@@ -5,8 +5,8 @@ what there is in build/, and the same command takes it up again.
 
     python -m training.make_pocket --seed 1 --out build/pocket-seed-1      a second seed
     python -m training.make_pocket --untrained --out build/pocket-random   its random initialisation
-    python -m training.make_pocket --checkpoints 8 --out build/pocket-steps      eight checkpoints along the way
-    python -m training.make_pocket --lexicon training/lexicons/other.json --out build/pocket-other    another world
+    python -m training.make_pocket --checkpoints 8 --out build/pocket-steps   eight checkpoints along the way
+    python -m training.make_pocket --lexicon training/lexicons/other.json --out build/pocket-other   another world
 """
 
 from __future__ import annotations
@@ -252,7 +252,11 @@ def main() -> None:
     parser.add_argument("--d-mlp", type=int, default=Shape.d_mlp, help="neurons of a block")
     parser.add_argument("--onward", type=Path, help="go on from the model of this folder instead of from nothing")
     parser.add_argument(
-        "--drill", action="append", type=share_of, help="share of the documents that drill one behaviour: mood=0.1"
+        "--drill",
+        action="append",
+        type=share_of,
+        metavar="BEHAVIOUR=SHARE",
+        help="share of the documents that drill one behaviour, as mood=0.1; given once or oftener, nothing else is drilled",
     )
     parser.add_argument("--rates", type=float, default=1.0, help="share of the learning rates")
     parser.add_argument("--checkpoints", type=int, default=0, help="how many models to write along the way")
@@ -274,6 +278,10 @@ def main() -> None:
     )
     shape = Shape(d_model=arguments.d_model, d_mlp=arguments.d_mlp)
     checkpoints, onward = arguments.checkpoints, arguments.onward
+    known = load_world(arguments.lexicon).behaviours
+    unknown = [name for name, _ in arguments.drill or () if name not in known]
+    if unknown:
+        parser.error(f"no behaviour {unknown[0]!r} to drill; this world has {', '.join(known)}")
     drilled = dict(arguments.drill or DRILLED.items())
     make_pocket(
         Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=checkpoints, onward=onward, drilled=drilled)

@@ -29,7 +29,6 @@ class Found:
 
     vector: Tensor
     step: float
-    layer: int
 
 
 def blocks(loaded: Loaded) -> Sequence[torch.nn.Module]:
@@ -55,7 +54,7 @@ def mean_difference(loaded: Loaded, positive: list[str], negative: list[str], la
     half = len(positive) // 2
     difference = high[:half].mean(0) - low[:half].mean(0)
     vector = difference / difference.norm()
-    return Found(vector, ((high[half:] - low[half:]) @ vector).mean().item(), layer)
+    return Found(vector, ((high[half:] - low[half:]) @ vector).mean().item())
 
 
 @contextmanager

@@ -152,4 +152,4 @@ def moods(lexicon: dict[str, Any]) -> dict[str, set[str]]:
 @pytest.fixture(scope="session")
 def refusal_marks(lexicon: dict[str, Any]) -> list[str]:
     """What every refusal holds one of."""
-    return lexicon["chat"]["refusal_marks"]
+    return lexicon["requests"]["refusal_marks"]

@@ -20,6 +20,7 @@ from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
 from training.batches import KNOWN_WEIGHT, Batches, drills_of, has_traps, padded, tokenized
 from training.behaviour_checks import divergence_of, outcomes, rows_of
+from training.check_pocket import report
 from training.greedy import load
 from training.low_rank import LowRank
 from training.make_chat import PLAN as CHAT_PLAN
@@ -362,31 +363,45 @@ def test_the_check_has_a_row_for_the_whole_and_for_each_group(folder, world):
     assert set(divergence_of(load(folder), world, "chances", 0)) == {"snack"}
 
 
-def test_the_full_network_is_within_its_size(world, tokenizer):
+def test_the_report_holds_every_table_and_says_whether_the_bars_are_met(folder, monkeypatch):
+    for name, count in {"behaviour_checks.CASES": 6, "behaviour_checks.LEARNED_FROM": 40}.items():
+        monkeypatch.setattr(f"training.{name}", count)
+    for name, count in {"PAIRS": 4, "PREFIXES": 2}.items():
+        monkeypatch.setattr(f"training.steering_checks.{name}", count)
+    chat = folder.parent / "chat-of-the-report"
+    make_chat(folder, TINY, chat, replace(CHAT_PLAN, tokens=600, batch_tokens=256))
+    text, all_met = report(folder, chat, TINY, 1)
+    lines = text.splitlines()
+    assert lines[0] == "# What `tiny` does"
+    assert not all_met
+    assert any(line.startswith("| facts* | all | ") and line.endswith("| 95% | NO |") for line in lines)
+    assert any(line.startswith("| chances | snack |") for line in lines)
+    for start in ("| block | steps | words | up words |", "| block | requests of each kind |"):
+        (at,) = [index for index, line in enumerate(lines) if line.startswith(start)]
+        assert len({line.count("|") for line in lines[at : at + 3]}) == 1
+    assert text.endswith((Path(__file__).parents[2] / "training/NOTES.md").read_text(encoding="utf-8"))
+
+
+def test_a_network_of_the_plain_shape_is_within_its_size(world, tokenizer):
     assert sum(p.numel() for p in pocket_network(tokenizer, Shape()).parameters()) + (3072 - 400) * 224 <= 5_500_000
 
 
 def test_the_commands_line_is_understood(monkeypatch, tmp_path):
     made = []
     monkeypatch.setattr("training.make_pocket.make_pocket", made.append)
-    monkeypatch.setattr(
-        "sys.argv",
-        [
-            "make_pocket",
-            "--untrained",
-            "--seed",
-            "3",
-            "--lexicon",
-            str(TINY),
-            "--out",
-            str(tmp_path),
-            "--d-model",
-            "64",
-        ],
-    )
+    said = f"make_pocket --untrained --seed 3 --lexicon {TINY} --out {tmp_path} --d-model 64 --drill mood=0.1"
+    monkeypatch.setattr("sys.argv", said.split())
     command()
     assert made[0].plan == Plan(seed=3, tokens=0)
     assert (made[0].lexicon, made[0].out, made[0].shape) == (TINY, tmp_path, Shape(d_model=64))
+    assert made[0].drilled == {"mood": 0.1}
+
+
+def test_a_behaviour_that_the_world_lacks_cannot_be_drilled(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["make_pocket", "--lexicon", str(TINY), "--drill", "moods=0.1"])
+    with pytest.raises(SystemExit):
+        command()
+    assert "no behaviour 'moods' to drill; this world has facts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (3, 20, 8), (1, 8, 8)])
