@@ -9,6 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "BatchTopK", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
     "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
