@@ -78,7 +78,7 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class SetFeatures(Edit):
-    """`x + Σ (new value − value) · row`, made by `dictionary.clamp`, `.scale` and `.ablate`.
+    """Adds `Σ (new value − value) · row`, made by `dictionary.clamp`, `.scale` and `.ablate`.
 
     It equals encoding, changing the codes, decoding and adding the reconstruction's error back, since a linear decoder's error cancels.
 

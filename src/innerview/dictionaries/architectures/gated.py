@@ -13,7 +13,7 @@ from innerview.readings import Gate
 
 @dataclass(frozen=True)
 class Gated(Architecture):
-    """`(x·w + gate_bias > 0) · ReLU(exp(log_magnitude) x·w + magnitude_bias)`; `encoder_bias` is not used, and is 0.
+    """A magnitude behind a gate: `(x·w + gate_bias > 0) · ReLU(exp(log_magnitude) x·w + magnitude_bias)`; `encoder_bias` is not used, and is 0.
 
     Reference: arXiv:2404.16014
     """
