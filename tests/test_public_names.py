@@ -9,6 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "BatchTopK", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
     "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
@@ -50,7 +51,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
 
 def test_every_error_is_an_innerview_error() -> None:
     errors = [getattr(iv, name) for name in NAMES if name.endswith("Error")]
-    assert len(errors) == 13 and all(issubclass(e, iv.InnerviewError) for e in errors)
+    assert len(errors) == 14 and all(issubclass(e, iv.InnerviewError) for e in errors)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ class PatchError(InnerviewError):
     """Activations of one prompt cannot be put into another."""
 
 
+class DictionaryError(InnerviewError):
+    """A dictionary cannot be read, made, or used this way."""
+
+
 class RecipeError(InnerviewError):
     """A recipe on disk is damaged, or written for something else."""
 

@@ -11,10 +11,11 @@ from innerview.edits.project_out import ProjectOut
 from innerview.edits.replace import Replace
 from innerview.edits.rotate import Rotate
 from innerview.edits.scale import Scale
+from innerview.edits.set_features import SetFeatures
 from innerview.edits.shapes import fit, per_token
 from innerview.edits.transport import Transport
 
 __all__ = [
-    "Add", "Cap", "Context", "Custom", "Edit", "GradientSteer", "ProjectOut", "Replace", "Rotate", "Scale", "Transport",
+    "Add", "Cap", "Context", "Custom", "Edit", "GradientSteer", "ProjectOut", "Replace", "Rotate", "Scale", "SetFeatures", "Transport",
     "checked", "fit", "per_token", "tensor_from_code",
 ]  # fmt: skip

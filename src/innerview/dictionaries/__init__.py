@@ -1,0 +1,1 @@
+"""Dictionaries: sparse codes of a site."""
