@@ -87,6 +87,10 @@ _HOMES = {
     "Pulse": "where",
     "Ramp": "where",
     "Where": "where",
+    "GroupMax": "dictionaries.architectures",
+    "MatchingPursuit": "dictionaries.architectures",
+    "SemiNMF": "dictionaries.architectures",
+    "fit_semi_nmf": "dictionaries.factorization",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.
