@@ -19,7 +19,7 @@ from innerview.pocket.sentence import Label, Sentence
 from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
 from training.batches import KNOWN_WEIGHT, padded, tokenized
-from training.full.batches import Batches, drills_of, has_traps
+from training.full.batches import STRETCHES, Batches, drills_of, has_traps
 from training.full.behaviour_checks import divergence_of, outcomes, rows_of
 from training.full.low_rank import LowRank
 from training.full.make_chat import PLAN as CHAT_PLAN
@@ -268,6 +268,19 @@ def test_the_drill_of_deeds_tells_what_people_think_of_pairs_that_are_not_held_o
     assert {label.value for label in harms} == {"harmful", "harmless"}
     assert len(harms) >= 2 * len(documents)
     assert {label.concept for document in documents for label in document.known} == {"judgement"}
+
+
+@pytest.mark.parametrize("name", sorted(STRETCHES))
+def test_in_its_stretch_a_behaviour_is_told_alone_and_before_and_behind_it_is_not(tokenizer, world, name):
+    since, until = (int(share * PLAN.tokens) for share in STRETCHES[name])
+    stream = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=PLAN.tokens)
+    told = [stream.alone(tokens) for tokens in (since - 1, since, until - 1, until)]
+    assert [None if alone is None else alone.name for alone in told] == [None, name, name, None]
+    assert Batches(world, tokenizer, "0", 256, CONTEXT).alone(since) is None
+    begun = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=PLAN.tokens, earlier_tokens=since)
+    document = begun.alone(since).document(Random(0))
+    ids = tokenizer(document.text, add_special_tokens=False).input_ids
+    assert document.behaviour == name and len(ids) > 4
 
 
 def test_the_drill_of_giving_coins_names_that_nobody_has(world):
