@@ -9,6 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "toy_superposition", "Superposition",
     "GroupMax", "MatchingPursuit", "SemiNMF", "fit_semi_nmf",
     "BatchTopK", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",

@@ -91,6 +91,8 @@ _HOMES = {
     "MatchingPursuit": "dictionaries.architectures",
     "SemiNMF": "dictionaries.architectures",
     "fit_semi_nmf": "dictionaries.factorization",
+    "toy_superposition": "dictionaries.toy",
+    "Superposition": "dictionaries.toy",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.
