@@ -1,6 +1,6 @@
 """Architectures of dictionaries, one file each."""
 
-from innerview.dictionaries.architectures.architecture import Architecture, Gating
+from innerview.dictionaries.architectures.architecture import Architecture, Gating, Losses, Optimization, Step
 from innerview.dictionaries.architectures.batch_top_k import BatchTopK
 from innerview.dictionaries.architectures.gated import Gated
 from innerview.dictionaries.architectures.group_max import GroupMax
@@ -17,8 +17,11 @@ __all__ = [
     "Gating",
     "GroupMax",
     "JumpReLU",
+    "Losses",
     "MatchingPursuit",
+    "Optimization",
     "ReLU",
     "SemiNMF",
+    "Step",
     "TopK",
 ]
