@@ -109,10 +109,10 @@ class Batches(IterableDataset):
         return self.world.behaviour(Mood.name).sentence(rng, "train", {"telling": TELLINGS[0]})
 
     def alone(self, tokens: int) -> Behaviour | None:
-        """The behaviour that is told alone after so many tokens; None where all are."""
+        """The behaviour that is told alone after so many tokens; None where all are, or the world has it not."""
         share = tokens / self.stretch_tokens if self.stretch_tokens and self.stage == "base" else -1.0
         names = [name for name, (since, until) in STRETCHES.items() if since <= share < until]
-        return drills_of(self.world, dict.fromkeys(names, 1.0))[0][0] if names else None
+        return next((behaviour for behaviour, _ in drills_of(self.world, dict.fromkeys(names, 1.0))), None)
 
     def drilled(self, document: Sentence, rng: Random, drills: list[tuple[Behaviour, float]]) -> Sentence:
         """The document, or now and then another in its place, of a behaviour that is drilled."""

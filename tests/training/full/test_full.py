@@ -275,12 +275,11 @@ def test_in_its_stretch_a_behaviour_is_told_alone_and_before_and_behind_it_is_no
     since, until = (int(share * PLAN.tokens) for share in STRETCHES[name])
     stream = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=PLAN.tokens)
     told = [stream.alone(tokens) for tokens in (since - 1, since, until - 1, until)]
-    assert [None if alone is None else alone.name for alone in told] == [None, name, name, None]
+    there = name if name in world.behaviours else None
+    assert [None if alone is None else alone.name for alone in told] == [None, there, there, None]
     assert Batches(world, tokenizer, "0", 256, CONTEXT).alone(since) is None
-    begun = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=PLAN.tokens, earlier_tokens=since)
-    document = begun.alone(since).document(Random(0))
-    ids = tokenizer(document.text, add_special_tokens=False).input_ids
-    assert document.behaviour == name and len(ids) > 4
+    documents = [] if told[1] is None else [told[1].document(Random(seed)) for seed in range(5)]
+    assert {document.behaviour for document in documents} <= {name}
 
 
 def test_the_drill_of_giving_coins_names_that_nobody_has(world):
