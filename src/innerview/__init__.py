@@ -15,6 +15,7 @@ _HOMES = {
     "Compiled": "compiling",
     "compiled": "compiling",
     "BatchTopK": "dictionaries.architectures",
+    "load_dictionary": "dictionaries.loaders",
     "Codes": "dictionaries.codes",
     "CrossLayerTranscoder": "dictionaries.cross_layer",
     "CrossLayerWeights": "dictionaries.cross_layer",
