@@ -9,6 +9,10 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "Store", "StoreError", "open_store",
+    "CrossLayerTranscoder", "CrossLayerWeights", "Crosscoder", "Weights",
+    "toy_superposition", "Superposition",
+    "GroupMax", "MatchingPursuit", "SemiNMF", "fit_semi_nmf",
     "BatchTopK", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
@@ -51,7 +55,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
 
 def test_every_error_is_an_innerview_error() -> None:
     errors = [getattr(iv, name) for name in NAMES if name.endswith("Error")]
-    assert len(errors) == 14 and all(issubclass(e, iv.InnerviewError) for e in errors)
+    assert len(errors) == 15 and all(issubclass(e, iv.InnerviewError) for e in errors)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, repeat
 from random import Random
 
 import torch
@@ -27,6 +27,8 @@ DRILLED = {"indirect object": 0.15, "deeds": 0.12, "facts": 0.06, "mood": 0.05, 
 COINED = 400
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85
+# What hangs on two things together is learned in a stretch of its own: from which share of the tokens to which.
+STRETCHES = {"deeds": (0.48, 0.52), "circles": (0.56, 0.585), "sums": (0.61, 0.635), "chains": (0.66, 0.685)}
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Batches(IterableDataset):
     """Batches without end of about `batch_tokens` tokens, padding counted; the same seed gives the same ones.
 
     A document is cut at the context. Over the first `easy_tokens` the stories with traps come in bit by bit; over the first
-    `drill_tokens` some behaviours are told oftener.
+    `drill_tokens` some behaviours are told oftener, and in their stretches of `stretch_tokens` some are told alone.
     """
 
     world: World
@@ -105,6 +107,7 @@ class Batches(IterableDataset):
     stage: Stage = "base"
     easy_tokens: int = 0
     drill_tokens: int = 0
+    stretch_tokens: int = 0
     shares: Mapping[str, float] = field(default_factory=lambda: DRILLED)
     earlier_tokens: int = 0
 
@@ -116,6 +119,8 @@ class Batches(IterableDataset):
             drills = drills_of(self.world, self.shares) if tokens < self.drill_tokens and self.stage == "base" else []
             documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
             documents = (self.drilled(document, rng, drills) for document in documents)
+            alone = self.alone(tokens)
+            documents = documents if alone is None else (alone.document(rng) for _ in repeat(None))
             rows = tokenized(list(islice(documents, CHUNK)), self.tokenizer, self.context)
             groups = list(grouped(sorted(rows, key=lambda row: len(row.ids)), self.batch_tokens))
             rng.shuffle(groups)
@@ -127,6 +132,12 @@ class Batches(IterableDataset):
         if not has_traps(document):
             return document
         return self.world.behaviour(Mood.name).sentence(rng, "train", {"telling": TELLINGS[0]})
+
+    def alone(self, tokens: int) -> Behaviour | None:
+        """The behaviour that is told alone after so many tokens; None where all are, or the world has it not."""
+        share = tokens / self.stretch_tokens if self.stretch_tokens and self.stage == "base" else -1.0
+        names = [name for name, (since, until) in STRETCHES.items() if since <= share < until]
+        return next((behaviour for behaviour, _ in drills_of(self.world, dict.fromkeys(names, 1.0))), None)
 
     def drilled(self, document: Sentence, rng: Random, drills: list[tuple[Behaviour, float]]) -> Sentence:
         """The document, or now and then another in its place, of a behaviour that is drilled."""

@@ -198,6 +198,7 @@ def make_pocket(making: Making) -> None:
         CONTEXT,
         easy_tokens=0 if making.onward else int(EASY_SHARE * plan.tokens),
         drill_tokens=int(DRILL_SHARE * plan.tokens),
+        stretch_tokens=0 if making.onward else plan.tokens,
         shares=making.drilled,
         earlier_tokens=progress.tokens,
     )

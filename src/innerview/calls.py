@@ -32,7 +32,11 @@ CACHES = ("past_key_values", "cache_params", "state")
 
 def cache_of(kwargs: dict) -> Any:
     """The memory of earlier tokens that a forward of the root goes on from; None without one."""
-    return next((kwargs[name] for name in CACHES if kwargs.get(name) is not None), None)
+    for name in CACHES:
+        found = kwargs.get(name)
+        if found is not None:
+            return found
+    return None
 
 
 def cache_length(kwargs: dict) -> int | None:
@@ -54,3 +58,11 @@ def token_ids(args: tuple, kwargs: dict) -> Tensor | None:
     if ids is None and args and isinstance(args[0], Tensor):
         ids = args[0]
     return ids if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point() else None
+
+
+def held(thing: Any, name: str) -> Any:
+    """An attribute that an object holds itself, None without one. Configs of transformers compute theirs, as long as a small layer takes."""
+    try:
+        return object.__getattribute__(thing, "__dict__").get(name)
+    except AttributeError:
+        return None

@@ -209,7 +209,7 @@ class CaptureRun(BoardRun):
             try:
                 try:
                     for point in self.keeper.by_point:
-                        taps.append(_placed(root, self, point))
+                        taps.append(_tap_at(root, self, point))
                         _register(*taps[-1])
                     current.set(self)
                     return root(*args, **kwargs)
@@ -221,10 +221,10 @@ class CaptureRun(BoardRun):
                 raise
 
 
-def _placed(root: nn.Module, run: CaptureRun, point: Point) -> tuple[nn.Module, _Tap]:
+def _tap_at(root: nn.Module, run: CaptureRun, point: Point) -> tuple[nn.Module, _Tap]:
+    """The module of a point, which no compiled code runs, and the tap that belongs there."""
     path, side = point
-    refuse_compiled(root, path)
-    return root.get_submodule(path), (_InputTap if side == "input" else _OutputTap)(run, point)
+    return refuse_compiled(root, path), (_InputTap if side == "input" else _OutputTap)(run, point)
 
 
 def _register(module: nn.Module, tap: _Tap) -> None:
@@ -238,7 +238,9 @@ def _over(before: Any, taps: list[tuple[nn.Module, _Tap]]) -> None:
     current.set(before)
     for module, tap in taps:
         # By the object, not by a handle: an interrupt may come before a handle is in anybody's hands.
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [key for key, hook in list(hooks.items()) if hook is tap]:
-                hooks.pop(key, None)
+        is_input = isinstance(tap, _InputTap)
+        hooks: Any = module._forward_pre_hooks if is_input else module._forward_hooks
+        for key in [key for key, hook in list(hooks.items()) if hook is tap]:
+            hooks.pop(key, None)
+            if is_input:
                 module._forward_pre_hooks_with_kwargs.pop(key, None)

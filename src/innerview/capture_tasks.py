@@ -41,6 +41,11 @@ class Task:
     grad: bool
     sink: Sink | None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether values are kept as they come."""
+        return self.chosen is None and self.heads is None and self.reduction is None and self.sink is None
+
     def seen_by(self, call: Call) -> Call:
         """The call as the sites of this capture see it: of an encoder–decoder its tokens are the encoder's or the decoder's.
 
@@ -73,14 +78,8 @@ class Task:
             EditError: An edit asks for tokens that are not there.
             CaptureError: Two wishes exclude one another.
         """
-        if call.has_cache and any(not edit.where.is_everywhere for edit in self.plan.edits):
-            raise EditError(
-                "a capture that goes on from a cache does not know where its tokens stand; drop where=, or give the whole text"
-            )
-        if self.plan.edits and is_pair(self.model.module):
-            self._check_sides(call)
-        elif call.tokens is not None and self.plan.edits:
-            check_prompts(self.plan, Memory(call.tokens.ids, call.tokens.mask, call.tokens.lengths), 0)
+        if self.plan.edits:
+            self._check_edits(call)
         if self.chosen is not None and self.chosen.positions is not None:
             # Here and not chunk by chunk, so that a row is called by its number in the whole batch.
             self.chosen.columns(call, None)
@@ -88,6 +87,16 @@ class Task:
             self._check_gradients(call)
         if any(site.is_eager for site in self.sites):
             refuse_compiled(self.model.module, "")
+
+    def _check_edits(self, call: Call) -> None:
+        if call.has_cache and any(not edit.where.is_everywhere for edit in self.plan.edits):
+            raise EditError(
+                "a capture that goes on from a cache does not know where its tokens stand; drop where=, or give the whole text"
+            )
+        if is_pair(self.model.module):
+            self._check_sides(call)
+        elif call.tokens is not None:
+            check_prompts(self.plan, Memory(call.tokens.ids, call.tokens.mask, call.tokens.lengths), 0)
 
     def _check_sides(self, call: Call) -> None:
         """Refuse positions that the text of an edit's side does not have. Texts and roles are sought where the edits apply."""
@@ -122,22 +131,30 @@ class Task:
     def of_rows(self, call: Call, rows: list[int]) -> Piece:
         """What the forward of some rows leaves."""
         if len(rows) == (call.count or 0) and rows == sorted(rows):
-            return self.run(call, rows)
-        return self.part(rows, call.count or 0).run(call.part(rows), rows)
+            return self.run(call, rows, is_part=True)
+        return self.part(rows, call.count or 0).run(call.part(rows), rows, is_part=True)
 
-    def run(self, call: Call, rows: list[int]) -> Piece:
-        """What one forward leaves; a second one, under the eager kernel, where attention weights are asked for."""
-        plain = [site for site in self.sites if not site.is_eager]
+    def run(self, call: Call, rows: list[int], *, is_part: bool = False) -> Piece:
+        """What one forward leaves; a second one, under the eager kernel, where attention weights are asked for.
+
+        Args:
+            call: The forward's call.
+            rows: Its rows in the given batch.
+            is_part: Whether other pieces are to stand beside this one, and must be as long.
+        """
         eager = [site for site in self.sites if site.is_eager]
+        plain = [site for site in self.sites if not site.is_eager] if eager else self.sites
         forwards = [Forwarded.of(self, self.board, call, rows, plain)] if plain else []
         if eager:
             # A board holds its network weakly: the twin must live until its forward is over.
             twin = eager_twin(self.model)
             forwards.append(Forwarded.of(self, board_of(twin), call, rows, eager))
-        values = {name: value for one in forwards for name, value in one.values.items()}
-        gradients = {name: value for one in forwards for name, value in one.gradients.items()}
-        axes = {name: axis for one in forwards for name, axis in one.axes.items()}
-        values = {site.name: values[site.name] for site in self.sites}
+        found, gradients, axes = {}, {}, {}
+        for one in forwards:
+            found.update(one.values)
+            gradients.update(one.gradients)
+            axes.update(one.long_axes() if is_part else {})
+        values = {site.name: found[site.name] for site in self.sites}
         return Piece(rows, values, gradients, *self._tokens(call, forwards[0].columns), axes)
 
     def _tokens(self, call: Call, columns: Columns | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -158,7 +175,7 @@ class Forwarded:
     def __init__(self, task: Task, call: Call, rows: list[int]) -> None:
         self.values: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
-        self.axes: dict[str, tuple[int, ...]] = {}
+        self._axes: dict[str, tuple[int, ...]] = {}
         self.columns: Columns | None = None
         self._task = task
         self._call = call
@@ -214,8 +231,7 @@ class Forwarded:
         is_counted = task.chosen is not None and task.chosen.where is not None
         needs_rows = (bool(task.plan.by_point) or is_counted) and not call.has_cache
         run = CaptureRun(board, task.plan, call.rows() if needs_rows else None, keeper)
-        is_whole = task.chosen is None and task.heads is None and task.reduction is None and task.sink is None
-        keeper.finish = self._note if is_whole else self._finish(run)
+        keeper.finish = None if task.is_whole else self._finish(run)
         keeper.is_late = self._copies is not None
         return run
 
@@ -225,9 +241,12 @@ class Forwarded:
         is_counted = task.chosen is not None and task.chosen.where is not None
         return not task.plan.by_point and not is_counted and all(site.side in ("input", "output") for site in sites)
 
-    def _note(self, site: Site, x: Tensor) -> Tensor:
-        self.axes[site.name] = self._long_axes(site, pos_axis(site, x, self._call))
-        return x
+    def long_axes(self) -> dict[str, tuple[int, ...]]:
+        """Axes that grow with the text, by site."""
+        if not self._task.is_whole:
+            return self._axes
+        sites = [site for site in self._task.sites if site.name in self.values]
+        return {s.name: self._long_axes(s, pos_axis(s, self.values[s.name], self._call)) for s in sites}
 
     def _finish(self, run: CaptureRun) -> Finish:
         """What becomes of a value before it is kept: tokens, heads, reduction, and the way to its sink."""
@@ -235,7 +254,7 @@ class Forwarded:
 
         def finish(site: Site, x: Tensor) -> Tensor:
             axis = pos_axis(site, x, call)
-            self.axes[site.name] = self._long_axes(site, axis)
+            self._axes[site.name] = self._long_axes(site, axis)
             mask = call.tokens.mask if call.tokens is not None else None
             if task.chosen is not None:
                 if self.columns is None:

@@ -15,7 +15,7 @@ from innerview.inputs import Call
 from innerview.models.model import Model
 from innerview.reductions import reduction_of
 from innerview.runs import EMPTY, Plan
-from innerview.sinks import Appendable, Sink
+from innerview.sinks import Appendable, Resumable, Sink
 from innerview.site_gradients import Objective, checked_objective
 from innerview.where import Where
 
@@ -59,7 +59,8 @@ def capture(
             `"loss"` is each row's mean next-token cross-entropy in nats, summed over rows.
         firing: Which firing of a module that runs several times: 0 is the first, -1 the last.
         batch_size: Rows of one forward; about 8192 tokens when None.
-        to: `"cpu"`, `"cuda"`, a dtype, or what takes each chunk's Activations with `append`; the result holds no tensors then.
+        to: `"cpu"`, `"cuda"`, a dtype, or what takes each chunk's Activations with `append`, such as a list or `iv.open_store(folder)`; the
+            result holds no tensors then. Rows that a store has already are left out.
         progress: Show how far it is; after two seconds when None.
     Raises:
         CaptureError: A site never fired, or fired several times; or what is asked for excludes itself.
@@ -79,7 +80,8 @@ def capture(
     call = task.seen_by(call)
     task.check(call)
     taker = task.sink.taker if task.sink else None
-    listed = parts(call, batch_size, is_sorted=taker is None)
+    done = taker.begin(model, *_asked(task, call)) if isinstance(taker, Resumable) else 0
+    listed = parts(call, batch_size, is_sorted=taker is None, first=done)
     had_gradients = torch.is_grad_enabled()
     try:
         try:
@@ -89,7 +91,19 @@ def capture(
             return run_chunks(model, listed, lambda rows: task.of_rows(call, rows), taker=taker, progress=progress)
         finally:
             torch.set_grad_enabled(had_gradients)
+            if isinstance(taker, Resumable):
+                taker.flush()
     except KeyboardInterrupt:
         # It may have come before gradients were switched back; the second time does it.
         torch.set_grad_enabled(had_gradients)
         raise
+
+
+def _asked(task: Task, call: Call) -> tuple[str | None, list[bytes]]:
+    """Everything that a capture asks for as text, and each of its rows: the same again need not be run. None where it cannot be told."""
+    is_plain = not task.plan.by_point and task.reduction is None and task.objective is None
+    if call.tokens is None or not call.is_encoded or not is_plain:
+        return None, []
+    told = ([site.name for site in task.sites], task.chosen, task.heads, task.firing, task.before_edits)
+    ids, mask = call.tokens.ids.cpu(), call.tokens.mask.cpu().bool()
+    return repr(told), [row[kept].numpy().tobytes() for row, kept in zip(ids, mask, strict=True)]

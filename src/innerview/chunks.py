@@ -64,9 +64,14 @@ class Piece:
         return Activations(self.values, self.tokens, self.mask, model, self.positions, self.gradients or None, rows)
 
 
-def parts(call: Call, batch_size: int | None, *, is_sorted: bool) -> list[list[int]]:
+def parts(call: Call, batch_size: int | None, *, is_sorted: bool, first: int = 0) -> list[list[int]]:
     """Rows of each chunk. Rows of like length go together, the longest first, so that a batch too large fails at once.
 
+    Args:
+        call: What is run.
+        batch_size: Rows of a chunk.
+        is_sorted: Whether rows may change their order.
+        first: Rows that are left out at the front.
     Raises:
         CaptureError: `batch_size` is no whole number from 1, or the inputs have no rows.
     """
@@ -74,15 +79,15 @@ def parts(call: Call, batch_size: int | None, *, is_sorted: bool) -> list[list[i
         raise CaptureError(f"batch_size is a number of rows from 1, not {batch_size!r}")
     count = call.count
     if batch_size is None and (call.tokens is None or call.has_cache or call.tokens.ids.numel() <= CHUNK_TOKENS):
-        return [list(range(count or 0))]
+        return [list(range(first, count or 0))] if first < (count or 0) or not first else []
     if count is None:
         raise CaptureError("batch_size= takes rows apart, and no tensor of these inputs has rows; drop it")
     lengths = call.tokens.mask.sum(dim=1).tolist() if call.tokens is not None else None
-    order = list(range(count))
+    order = list(range(first, count))
     if is_sorted and lengths is not None:
         order.sort(key=lambda row: -lengths[row])
     if batch_size is not None:
-        return [order[start : start + batch_size] for start in range(0, count, batch_size)]
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return list(_by_tokens(order, call))
 
 

@@ -49,6 +49,10 @@ class DictionaryError(InnerviewError):
     """A dictionary cannot be read, made, or used this way."""
 
 
+class StoreError(InnerviewError):
+    """A store on disk is damaged, is written to by somebody else, or cannot take what it is given."""
+
+
 class RecipeError(InnerviewError):
     """A recipe on disk is damaged, or written for something else."""
 

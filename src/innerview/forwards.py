@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from innerview.errors import EditError
-from innerview.plans import Planned, Read
+from innerview.models.site import Site
+from innerview.plans import Planned, Read, Source
 from innerview.readings import OverPrompt, Reading
 from innerview.rows import Memory, Rows
 from innerview.where import Where
@@ -31,6 +32,7 @@ class Forward:
         self._masks: dict[Any, Tensor | None] = {}
         self._idle: set[Any] = set()
         self._heard: dict[Any, Tensor] = {}
+        self._taken: dict[str, Tensor] = {}
 
     @property
     def q(self) -> int:
@@ -182,8 +184,12 @@ class Forward:
 
     # Conditions.
 
-    def hear(self, reads: tuple[Read, ...], value: Any, owner: Any) -> None:
-        """Read what a point hands on, for conditions of edits at later points.
+    def taken(self, source: Site) -> Tensor | None:
+        """What has passed at a site that an edit reads, edited; None before it fires."""
+        return self._taken.get(source.name)
+
+    def hear(self, reads: tuple[Read | Source, ...], value: Any, owner: Any) -> None:
+        """Read what a point hands on, for edits at later points and their conditions.
 
         Args:
             reads: What is read.
@@ -191,6 +197,10 @@ class Forward:
             owner: The plan that asks, so that two blocks do not share prompts.
         """
         for read in reads:
+            if isinstance(read, Source):
+                # A copy: networks that work in place write over what they hand on.
+                self._taken[read.site.name] = read.site.read(value, self.shape).clone()
+                continue
             numbers = self._numbers(read, value)
             self._heard[read.reading.key] = numbers
             if read.is_over_prompt:

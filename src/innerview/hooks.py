@@ -354,28 +354,34 @@ def _refuse_wrapped(root: nn.Module, frame: Any) -> None:
         frame = frame.f_back
 
 
-def _has_compiled_forward(module: nn.Module) -> bool:
-    """Whether a module's forward was compiled. Not hasattr on the bound method, which is made anew each time."""
-    forward = module.__dict__.get("forward") or type(module).forward
-    return "_torchdynamo_orig_callable" in getattr(getattr(forward, "__func__", forward), "__dict__", ())
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether a module, its call or its forward was compiled."""
+    # Not hasattr on the module, which searches its parameters, buffers and parts; nor on its bound method, which is made anew each time.
+    if "_orig_mod" in module._modules or module.__dict__.get("_compiled_call_impl") is not None:
+        return True
+    return hasattr(module.__dict__.get("forward") or type(module).forward, "_torchdynamo_orig_callable")
 
 
-def refuse_compiled(root: nn.Module, path: str) -> None:
-    """Refuse a hook that compiled code would ignore.
+def refuse_compiled(root: nn.Module, path: str) -> nn.Module:
+    """The module at a path, for a hook that no compiled code ignores.
 
     Raises:
         EditError: The module, or one around it, is compiled.
     """
-    module, steps = root, path.split(".") if path else []
-    for i in range(len(steps) + 1):
-        # Not hasattr, which searches a module's parameters, buffers and parts before it gives up.
-        is_wrapper = "_orig_mod" in module._modules
-        is_compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if is_wrapper or is_compiled or _has_compiled_forward(module):
-            name = ".".join(steps[:i]) or "the root"
-            raise EditError(
-                f"module {name!r} ({type(module).__name__}) was compiled before this hook came, and compiled code ignores it; "
-                "open the network before torch.compile, or the original module (compiled._orig_mod)"
-            )
-        if i < len(steps):
-            module = getattr(module, steps[i])
+    steps = path.split(".") if path else []
+    module = root
+    if _is_compiled(root):
+        raise _ignored(root, "the root")
+    for i, step in enumerate(steps, 1):
+        parts: Any = module._modules
+        module = parts[step] if step in parts else getattr(module, step)
+        if _is_compiled(module):
+            raise _ignored(module, ".".join(steps[:i]))
+    return module
+
+
+def _ignored(module: nn.Module, name: str) -> EditError:
+    return EditError(
+        f"module {name!r} ({type(module).__name__}) was compiled before this hook came, and compiled code ignores it; "
+        "open the network before torch.compile, or the original module (compiled._orig_mod)"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerview.calls import cache_of, ids_shape, named
+from innerview.calls import cache_of, held, ids_shape, named
 from innerview.errors import CaptureError, TextError
 from innerview.models import text
 from innerview.models.model import Model
@@ -31,6 +31,8 @@ class Call:
         # Of an encoder–decoder `tokens` are the encoder's; a capture of the decoder alone speaks of the decoder's.
         self.read = tokens
         self.is_decoders = False
+        # Whether the call goes on from a cache of the caller's.
+        self.has_cache = cache_of(kwargs) is not None
 
     @classmethod
     def of(cls, model: Model, inputs: Any) -> "Call":
@@ -39,18 +41,33 @@ class Call:
         Raises:
             TextError: They cannot be read.
         """
-        if isinstance(inputs, Mapping):
+        if isinstance(inputs, Tensor):
+            if inputs.is_floating_point() or "input_ids" not in _parameters(model):
+                return cls(model, (inputs,), {}, None)
+        elif isinstance(inputs, Mapping):
             return cls(model, (), dict(inputs), _tokens_of(inputs))
-        is_tensor = isinstance(inputs, Tensor)
-        if is_tensor and (inputs.is_floating_point() or "input_ids" not in _parameters(model)):
-            return cls(model, (inputs,), {}, None)
-        if isinstance(inputs, tuple) and inputs and all(isinstance(i, Tensor) for i in inputs):
+        elif isinstance(inputs, tuple) and inputs and all(isinstance(i, Tensor) for i in inputs):
             return cls(model, inputs, {}, None)
         if is_pair(model.module):
             return cls._of_pair(model, inputs)
-        tokens = _ready_ids(model, inputs) if is_tensor else None
-        if tokens is not None:
-            return cls(model, (), _arguments(model, tokens, is_full=True), tokens, is_encoded=True)
+        return cls._of_ready(model, inputs) or cls._of_texts(model, inputs)
+
+    @classmethod
+    def _of_ready(cls, model: Model, inputs: Any) -> "Call | None":
+        """The call for ids that need no padding and no word about them; None for inputs that `encode` must look at."""
+        if not isinstance(inputs, Tensor) or inputs.dtype != torch.int64 or inputs.ndim not in (1, 2) or not inputs.is_cpu:
+            return None
+        count = inputs.numel()
+        # Each operation on a tensor takes as long as a few lines of Python, and behind a network several times that.
+        listed = _listed(inputs) if 0 < count <= FEW else None
+        if not count or not _is_known(model, inputs, listed):
+            return None
+        ids = inputs.clone() if inputs.ndim == 2 else inputs.clone()[None]
+        tokens = text.Tokens(ids, _all_true(*ids.shape), inputs.ndim == 1)
+        return cls(model, (), _arguments(model, tokens, is_full=True, listed=listed), tokens, is_encoded=True)
+
+    @classmethod
+    def _of_texts(cls, model: Model, inputs: Any) -> "Call":
         tokens = text.encode(model, inputs)
         is_full = bool(tokens.mask.all())
         return cls(model, (), _arguments(model, tokens, is_full=is_full), tokens, is_encoded=True)
@@ -98,11 +115,6 @@ class Call:
         return made
 
     @property
-    def has_cache(self) -> bool:
-        """Whether the call goes on from a cache of the caller's."""
-        return cache_of(self.kwargs) is not None
-
-    @property
     def count(self) -> int | None:
         """Rows of the batch; None when nothing in the call says."""
         if self.tokens is not None:
@@ -113,6 +125,8 @@ class Call:
     @property
     def shape(self) -> tuple[int, int] | None:
         """Rows and tokens a row; None when the network reads no ids."""
+        if self.is_encoded and self.tokens is not None:
+            return tuple(self.tokens.ids.shape)  # type: ignore[return-value]
         return ids_shape(*named(self.model.module, self.args, self.kwargs))[0]
 
     def _values(self) -> list[Any]:
@@ -172,64 +186,70 @@ def _tokens_of(inputs: Mapping[str, Any]) -> text.Tokens | None:
     return text.Tokens(ids, mask.bool() if is_mask else torch.ones_like(ids, dtype=torch.bool), False)  # type: ignore[union-attr]
 
 
-def _ready_ids(model: Model, ids: Tensor) -> text.Tokens | None:
-    """Ids that need no padding and no word about them; None for those that `encode` must look at."""
-    if ids.dtype != torch.int64 or ids.ndim != 2 or ids.device.type != "cpu" or not ids.numel():
-        return None
-    low, high = _ends(ids)
-    if low < 0 or high >= (model.vocab or high + 1) or ids.shape[1] > (model.context or ids.shape[1]):
-        return None
-    return text.Tokens(ids.detach().clone(), torch.ones(ids.shape, dtype=torch.bool), False)
+# Ids up to this many are looked at one by one.
+FEW = 256
 
 
-def _ends(ids: Tensor) -> tuple[int, int]:
-    """The least and the largest id."""
-    if ids.numel() > 256:
-        low, high = torch.aminmax(ids)
-        return int(low), int(high)
-    listed = ids.flatten().tolist()
-    return min(listed), max(listed)
+def _listed(ids: Tensor) -> list[int]:
+    rows = ids.tolist()
+    return rows if ids.ndim == 1 else rows[0] if len(rows) == 1 else [one for row in rows for one in row]
 
 
-def _arguments(model: Model, tokens: text.Tokens, *, is_full: bool) -> dict[str, Any]:
-    """The module's own arguments for rows of ids, padded right."""
+def _is_known(model: Model, ids: Tensor, listed: list[int] | None) -> bool:
+    """Whether a network has all these ids, and room for as many."""
+    low, high = (min(listed), max(listed)) if listed is not None else (int(end) for end in torch.aminmax(ids))
+    is_short = model.context is None or ids.shape[-1] <= model.context
+    return low >= 0 and (model.vocab is None or high < model.vocab) and is_short
+
+
+@lru_cache(maxsize=16)
+def _true(rows: int, width: int) -> Tensor:
+    return torch.ones((rows, width), dtype=torch.bool, device="cpu")
+
+
+def _all_true(rows: int, width: int) -> Tensor:
+    """A mask of real tokens, shape [rows, width]."""
+    # A copy behind the copy of the ids runs through code that is warm by then; filling a mask anew does not.
+    return _true(rows, width).clone() if rows * width <= FEW else torch.ones((rows, width), dtype=torch.bool)
+
+
+def _arguments(
+    model: Model, tokens: text.Tokens, *, is_full: bool, listed: list[int] | None = None
+) -> dict[str, Any]:
+    """The module's own arguments for rows of ids, padded right; `listed` are all the ids, where somebody has listed them."""
     takes = _parameters(model)
     if "input_ids" not in takes:
         names = ", ".join(name for name in takes if name != "self")
         raise TextError(f"{model.name} takes no token ids (its forward has {names}); give the tensors it takes")
-    device = _device_of(model)
-    given: dict[str, Any] = {"input_ids": tokens.ids.to(device)}
+    given: dict[str, Any] = {"input_ids": tokens.ids}
     needs_mask = takes.get("attention_mask")
-    if needs_mask or (needs_mask is not None and not (is_full and _reads_all(model, tokens))):
-        given["attention_mask"] = tokens.mask.long().to(device)
+    if needs_mask or (needs_mask is not None and not (is_full and _reads_all(model, tokens, listed))):
+        given["attention_mask"] = tokens.mask.long()
     # Padding stands on the right, so the network's own count of positions is right for every real token.
     if takes.get("position_ids"):
-        given["position_ids"] = (tokens.mask.long().cumsum(dim=1) - 1).clamp_(min=0).to(device)
+        given["position_ids"] = (tokens.mask.long().cumsum(dim=1) - 1).clamp_(min=0)
+    if not _is_on_cpu(model):
+        device = model.device
+        given = {name: value.to(device) for name, value in given.items()}
     if "use_cache" in takes:
         given["use_cache"] = False
     return given
 
 
-def _reads_all(model: Model, tokens: text.Tokens) -> bool:
+def _reads_all(model: Model, tokens: text.Tokens, listed: list[int] | None) -> bool:
     """Whether a mask of ones would say nothing new: to a known decoder, where no token looks like a pad."""
     if model.family is None:
         return False
-    pad = _own(_own(model.module, "config"), "pad_token_id")
-    return not isinstance(pad, int) or not bool((tokens.ids == pad).any())
+    pad = held(held(model.module, "config"), "pad_token_id")
+    if not isinstance(pad, int):
+        return True
+    return pad not in listed if listed is not None else not bool((tokens.ids == pad).any())
 
 
-def _own(thing: Any, name: str) -> Any:
-    """An attribute of an object itself. Configs of transformers compute theirs, which takes as long as a small layer."""
-    try:
-        return object.__getattribute__(thing, "__dict__").get(name)
-    except AttributeError:
-        return None
-
-
-def _device_of(model: Model) -> torch.device:
-    """The network's device, quickly."""
+def _is_on_cpu(model: Model) -> bool:
+    """Whether inputs belong on the CPU, quickly: the name of a device is a text that must be built."""
     first = _first_parameter(model.module)
-    return model.device if first is None or first.device.type == "meta" else first.device
+    return first is not None and first.is_cpu
 
 
 def _first_parameter(module: nn.Module) -> Tensor | None:

@@ -81,6 +81,8 @@ class Prompts:
             for block in own.blocks:
                 block.longest = max(block.longest, own.pair.longest)
         if shape is None:
+            # No tokens are counted, but what passes at one site may be read at another.
+            own.forward = Forward(None, None, 0, device)
             return
         cache = cache_of(kwargs)
         # A list of states can be held weakly by nobody.

@@ -37,11 +37,18 @@ class Read:
 
 
 @dataclass(frozen=True, eq=False)
+class Source:
+    """A site whose activations an edit at another one needs."""
+
+    site: Site
+
+
+@dataclass(frozen=True, eq=False)
 class Planned:
     """An edit at one site. `since` and `until` bound the columns it covers, for runs that recompute old tokens.
 
     `reader` knows the network's tokenizer, where texts are asked for; `reads` are what the edit's condition needs; `slot` tells edits at
-    one point apart.
+    one point apart; `sources` are the sites that the edit itself reads.
     """
 
     edit: Edit
@@ -51,6 +58,7 @@ class Planned:
     reader: Reader | None = None
     reads: tuple[Read, ...] = ()
     slot: int = 0
+    sources: tuple[Site, ...] = ()
     is_plain: bool = field(init=False, default=False)
     key: Any = field(init=False, default=None)
 
@@ -73,7 +81,7 @@ class Planned:
         reader = Reader.of(model.tokenizer) if where.needs_reader else None
         if where.tokens is not None:
             where.token_ids(reader)
-        return cls(edit, site, reader=reader, reads=reads_of(model, where, site))
+        return cls(edit, site, reader=reader, reads=reads_of(model, where, site), sources=sources_of(model, edit, site))
 
 
 class _Key(tuple):
@@ -92,7 +100,7 @@ class Plan:
 
     edits: tuple[Edit, ...]
     by_point: dict[Point, tuple[Planned, ...]]
-    reads: dict[Point, tuple[Read, ...]]
+    reads: dict[Point, tuple[Read | Source, ...]]
 
     @classmethod
     def of(cls, model: Model, edits: Any) -> "Plan":
@@ -110,7 +118,7 @@ class Plan:
     def joined(cls, edits: tuple[Edit, ...], planned: Iterable[Planned]) -> "Plan":
         """A plan of ready parts."""
         by_point: dict[Point, list[Planned]] = {}
-        reads: dict[Point, dict[Any, Read]] = {}
+        reads: dict[Point, dict[Any, Read | Source]] = {}
         for one in planned:
             at = by_point.setdefault(one.site.point, [])
             at.append(one if one.slot == len(at) else replace(one, slot=len(at)))
@@ -118,6 +126,9 @@ class Plan:
                 if read.site.point != one.site.point:
                     asked = (read.reading, read.site.name, read.is_over_prompt)
                     reads.setdefault(read.site.point, {}).setdefault(asked, read)
+            for source in one.sources:
+                if source.point != one.site.point:
+                    reads.setdefault(source.point, {}).setdefault(source.name, Source(source))
         return cls(
             edits,
             {point: tuple(parts) for point, parts in by_point.items()},
@@ -215,6 +226,29 @@ def reads_of(model: Model, where: Where, edited: Site) -> tuple[Read, ...]:
                 "read at the edited site or before it"
             )
         found.append(Read(reading, site, is_over))
+    return tuple(found)
+
+
+def sources_of(model: Model, edit: Edit, edited: Site) -> tuple[Site, ...]:
+    """The sites that an edit reads, for one of the sites that it changes.
+
+    Raises:
+        EditError: One has another width, or comes behind the edited one.
+    """
+    found = []
+    for name, width in edit.sources:
+        site = model.site(name)
+        check_width(width, site)
+        if site.is_eager:
+            raise EditError(
+                f"{site.name!r} is computed in a second forward only, so no edit can read it; read another site"
+            )
+        if is_behind(site, edited):
+            raise EditError(
+                f"{edit.label} reads {site.name!r}, which comes behind {edited.name!r}, where it writes; "
+                "read at the edited site or before it"
+            )
+        found.append(site)
     return tuple(found)
 
 

@@ -147,7 +147,7 @@ def apply(planned: tuple[Planned, ...], forward: Forward | None, value: Any, own
         mask, share = _tokens_of(one, forward, x, value, owner)
         if forward is not None and forward.is_idle(one):
             continue
-        new = _edited(one, x, share, Context(one.site, _width(one.site, x), mask, forward))
+        new = _edited(one, x, share, Context(one.site, _width(one.site, x), mask, forward, one.sources, value))
         if mask is not None:
             new = torch.where(_along(one.site, mask.to(x.device), x), new, x)
         value = one.site.write(value, new, rows)

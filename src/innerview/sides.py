@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from innerview.calls import cache_length
+from innerview.calls import cache_length, held
 from innerview.errors import EditError
 from innerview.forwards import Forward
 from innerview.models.site import Point
@@ -60,7 +60,8 @@ class Pair:
 def is_pair(root: nn.Module) -> bool:
     """Whether a network is an encoder–decoder of transformers, which reads two texts."""
     config = getattr(root, "config", None)
-    if not getattr(config, "is_encoder_decoder", False):
+    told = held(config, "is_encoder_decoder")
+    if not (getattr(config, "is_encoder_decoder", False) if told is None else told):
         return False
     # A decoder taken out of one may keep its config.
     return "decoder_input_ids" in inspect.signature(root.forward).parameters

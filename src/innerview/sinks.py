@@ -1,5 +1,6 @@
 """Where captured values go: a device, a number format, or whatever takes pieces."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from innerview.errors import CaptureError
+from innerview.models.model import Model
 
 
 @runtime_checkable
@@ -15,6 +17,21 @@ class Appendable(Protocol):
 
     def append(self, piece: Any, /) -> Any:
         """Take one piece."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What keeps pieces beyond the capture, such as a store: it is told what begins, and knows which rows it has."""
+
+    def append(self, piece: Any, /) -> Any:
+        """Take one piece."""
+
+    def begin(self, model: Model, asked: str | None, rows: Sequence[bytes], /) -> int:
+        """How many of a capture's rows, from the first on, it has already."""
+        ...
+
+    def flush(self) -> Any:
+        """Put away whatever waits."""
 
 
 @dataclass(frozen=True, eq=False)

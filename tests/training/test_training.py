@@ -18,7 +18,7 @@ from innerview.pocket.markers import END, SPECIAL_TOKENS, START
 from innerview.pocket.sentence import Label, Sentence
 from innerview.pocket.world import load_world
 from training.baselines import BagOfWords, Ngram
-from training.batches import KNOWN_WEIGHT, Batches, drills_of, has_traps, padded, tokenized
+from training.batches import KNOWN_WEIGHT, STRETCHES, Batches, drills_of, has_traps, padded, tokenized
 from training.behaviour_checks import divergence_of, outcomes, rows_of
 from training.check_pocket import report
 from training.greedy import load
@@ -269,6 +269,18 @@ def test_the_drill_of_deeds_tells_what_people_think_of_pairs_that_are_not_held_o
     assert {label.value for label in harms} == {"harmful", "harmless"}
     assert len(harms) >= 2 * len(documents)
     assert {label.concept for document in documents for label in document.known} == {"judgement"}
+
+
+@pytest.mark.parametrize("name", sorted(STRETCHES))
+def test_in_its_stretch_a_behaviour_is_told_alone_and_before_and_behind_it_is_not(tokenizer, world, name):
+    since, until = (int(share * PLAN.tokens) for share in STRETCHES[name])
+    stream = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=PLAN.tokens)
+    told = [stream.alone(tokens) for tokens in (since - 1, since, until - 1, until)]
+    there = name if name in world.behaviours else None
+    assert [None if alone is None else alone.name for alone in told] == [None, there, there, None]
+    assert Batches(world, tokenizer, "0", 256, CONTEXT).alone(since) is None
+    documents = [] if told[1] is None else [told[1].document(Random(seed)) for seed in range(5)]
+    assert {document.behaviour for document in documents} <= {name}
 
 
 def test_the_drill_of_giving_coins_names_that_nobody_has(world):

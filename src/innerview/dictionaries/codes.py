@@ -1,7 +1,9 @@
 """Codes: which features are active at which tokens, and how much. Never dense unless asked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import pandas as pd
 import torch
@@ -9,6 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from innerview.errors import DictionaryError
+
+# Pre-activations that are held at once: 64 MiB of float32.
+BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +36,36 @@ class Codes:
     n_features: int
     mask: Tensor | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        counts = {len(self.tokens), len(self.features), len(self.values)}
+        if len(counts) > 1:
+            raise DictionaryError(
+                f"{len(self.tokens)} tokens, {len(self.features)} features and {len(self.values)} values are no codes; give one of each a code"
+            )
+        if self.mask is not None and tuple(self.mask.shape) != tuple(self.shape):
+            raise DictionaryError(
+                f"a mask of shape {list(self.mask.shape)} does not fit tokens of shape {list(self.shape)}"
+            )
+
     @classmethod
     def from_dense(cls, dense: Float[Tensor, "*tokens n_features"], mask: Tensor | None = None) -> "Codes":
         """The codes of a dense tensor; what is 0 is no code."""
         flat = dense.reshape(-1, dense.shape[-1])
         if mask is not None:
-            flat = flat * mask.reshape(-1, 1)
+            # Not a product: what stands at a pad may be NaN.
+            flat = flat.masked_fill(~mask.reshape(-1, 1).to(flat.device), 0.0)
         tokens, features = flat.nonzero(as_tuple=True)
         return cls(tokens, features, flat[tokens, features], tuple(dense.shape[:-1]), dense.shape[-1], mask)
+
+    def to(self, device: torch.device | str | None = None) -> "Codes":
+        """The same on another device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        tokens, features, values = (one.to(device) for one in (self.tokens, self.features, self.values))
+        return Codes(tokens, features, values, self.shape, self.n_features, mask)
+
+    def with_values(self, values: Float[Tensor, "n_codes"]) -> "Codes":
+        """Other numbers of the same tokens and features."""
+        return Codes(self.tokens, self.features, values, self.shape, self.n_features, self.mask)
 
     def __len__(self) -> int:
         return self.values.numel()
@@ -69,6 +96,18 @@ class Codes:
         """Active features of each token, shape [*shape]."""
         return torch.bincount(self.tokens, minlength=prod(self.shape)).view(self.shape)
 
+    def medians(self) -> tuple[Float[Tensor, "n_features"], Int[Tensor, "n_features"]]:
+        """Each feature's median value where it is active (the lower of two; 0 where it never is), and how many tokens that were."""
+        count = torch.bincount(self.features, minlength=self.n_features)
+        # Sorted by feature and then by value: both sorts are stable.
+        by_value = self.values.detach().sort(stable=True)
+        order = by_value.indices[self.features[by_value.indices].sort(stable=True).indices]
+        middle = count.cumsum(0) - count + (count - 1).clamp(min=0) // 2
+        found = self.values.new_zeros(self.n_features)
+        is_seen = count > 0
+        found[is_seen] = self.values.detach()[order][middle[is_seen]]
+        return found, count
+
     def frame(self) -> pd.DataFrame:
         """One row a code: the place of its token on each axis, its feature and value."""
         places = torch.unravel_index(self.tokens.cpu(), self.shape) if self.shape else ()
@@ -78,6 +117,60 @@ class Codes:
         columns["feature"] = self.features.cpu().numpy()
         columns["value"] = self.values.detach().float().cpu().numpy()
         return pd.DataFrame(columns)
+
+
+def coded(
+    x: Float[Tensor, "*tokens width"], encode: Callable[[Tensor], Tensor], n_features: int, mask: Tensor | None = None
+) -> Codes:
+    """Codes of activations, block by block, so that memory does not grow with tokens × features.
+
+    Args:
+        x: Activations.
+        encode: Gives dense codes of some rows of them.
+        n_features: Features that it gives.
+        mask: True where a token is real, shape [*tokens]; the others are not looked at. None for all.
+    Raises:
+        DictionaryError: There is NaN or infinity at a real token.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    rows = None if mask is None else mask.flatten().nonzero()[:, 0].to(flat.device)
+    count, size = len(flat) if rows is None else len(rows), max(1, BLOCK // n_features)
+    parts: list[Codes] = []
+    places: list[Tensor] = []
+    # A block of no tokens too, which says on which device and in which format nothing was found.
+    for start in range(0, max(count, 1), size):
+        chosen = None if rows is None else rows[start : start + size]
+        block = flat[start : start + size] if chosen is None else flat[chosen]
+        refuse_not_finite(block, start if chosen is None else chosen)
+        part = Codes.from_dense(encode(block))
+        parts.append(part)
+        places.append(part.tokens + start if chosen is None else chosen.to(part.tokens.device)[part.tokens])
+    features, values = torch.cat([part.features for part in parts]), torch.cat([part.values for part in parts])
+    return Codes(torch.cat(places), features, values, tuple(x.shape[:-1]), n_features, mask)
+
+
+def refuse_not_finite(block: Float[Tensor, "rows width"], since: int | Tensor = 0) -> None:
+    """Refuse NaN and infinity, which TopK would take for the largest of all.
+
+    Args:
+        block: Some tokens' activations.
+        since: The first one's number among all, or the number of each.
+    Raises:
+        DictionaryError: There is one; how many, and where the first is.
+    """
+    # One sum tells it in most cases, at a fraction of the cost of looking at each number.
+    if bool(torch.isfinite(block.sum())):
+        return
+    bad = ~torch.isfinite(block)
+    if not bool(bad.any()):
+        return
+    row = int(bad.any(dim=1).nonzero()[0, 0])
+    token = row + since if isinstance(since, int) else int(since[row])
+    value = float(block[row][bad[row]][0])
+    raise DictionaryError(
+        f"the activations hold NaN or infinity in {int(bad.sum())} of {bad.numel()} numbers, first {value} at token {token} (counted flat); "
+        "half-precision networks overflow: run the network in float32 or bfloat16, or leave these tokens out"
+    )
 
 
 def checked_feature(feature: int, n_features: int) -> int:
@@ -92,3 +185,18 @@ def checked_feature(feature: int, n_features: int) -> int:
     if not 0 <= number < n_features:
         raise DictionaryError(f"no feature {number}: the dictionary has {n_features}; use 0 to {n_features - 1}")
     return number
+
+
+def checked_features(given: Any, n_features: int) -> tuple[int, ...]:
+    """One feature, or several, each once.
+
+    Raises:
+        DictionaryError: There is no such feature, none is given, or one is given twice.
+    """
+    if isinstance(given, Tensor):
+        given = given.tolist()
+    listed = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, str) else (given,)
+    chosen = tuple(checked_feature(one, n_features) for one in listed)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise DictionaryError(f"features are given each once, at least one, not {list(chosen)}")
+    return chosen

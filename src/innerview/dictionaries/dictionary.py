@@ -1,8 +1,9 @@
 """A dictionary: a sparse code of a site. Read, decoded, and turned into directions, readings and plain edits."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -11,17 +12,15 @@ from torch import Tensor
 
 from innerview.activations import Activations
 from innerview.dictionaries.architectures import Architecture
-from innerview.dictionaries.codes import Codes, checked_feature
+from innerview.dictionaries.codes import BLOCK, Codes, checked_feature, checked_features, coded, refuse_not_finite
 from innerview.dictionaries.manifest import Manifest
+from innerview.dictionaries.readers import Encoded
 from innerview.dictionaries.weights import Weights
 from innerview.direction import Direction
 from innerview.edits import SetFeatures
 from innerview.edits.set_features import Affine, FeatureReader, Readings
 from innerview.errors import DictionaryError
 from innerview.readings import Gate, Reading
-
-# Pre-activations that are held at once: 64 MiB of float32.
-BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,49 +90,49 @@ class Dictionary:
     # Encoding and decoding.
 
     def encode(self, x: Activations | Float[Tensor, "*tokens d_in"]) -> Codes:
-        """Sparse codes of activations; of captured ones, those at this dictionary's site, pads left out.
+        """Sparse codes of activations; of captured ones, those at this dictionary's site, pads left out. They lie where the weights do.
 
         Raises:
             DictionaryError: The width differs, or there is NaN or infinity.
         """
         values, mask = self._input(x)
-        flat = self._checked(values)
-        block = max(1, BLOCK // self.n_features)
-        parts = [Codes.from_dense(self.encode_dense(flat[i : i + block])) for i in range(0, len(flat), block)]
-        starts = range(0, len(flat), block)
-        tokens = torch.cat([part.tokens + start for part, start in zip(parts, starts, strict=True)] or [_NONE])
-        features = torch.cat([part.features for part in parts] or [_NONE])
-        found = torch.cat([part.values for part in parts] or [flat.new_zeros(0)])
-        if mask is not None:
-            kept = mask.flatten().to(tokens.device)[tokens]
-            tokens, features, found = tokens[kept], features[kept], found[kept]
-        return Codes(tokens, features, found, tuple(values.shape[:-1]), self.n_features, mask)
+        return coded(values, self.encode_dense, self.n_features, mask)
 
     def encode_dense(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens n_features"]:
         """Every feature of every token, with gradients: for a few tokens; `encode` holds many."""
         return self.architecture.encode(self.weights, self.prepared(x))
 
     def prepared(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens d_in"]:
-        """The input as the encoder takes it: normalised, the decoder's bias taken off where the manifest says so."""
-        ready = self.manifest.normalisation.apply(x.to(self.weights.encoder.dtype))
-        return ready - self.weights.decoder_bias if self.manifest.subtracts_decoder_bias else ready
+        """The input as the encoder takes it: beside the weights, normalised, the decoder's bias taken off where the manifest says so."""
+        own = self.weights
+        ready = self.manifest.normalisation.apply(x.to(own.encoder.device, own.encoder.dtype))
+        return ready - own.decoder_bias if self.manifest.subtracts_decoder_bias else ready
 
     def encode_features(self, x: Activations | Tensor, features: Sequence[int]) -> Float[Tensor, "*tokens chosen"]:
-        """A few features at every token; where features do not compete, only their rows of the encoder are read.
+        """A few features at every token, 0 at pads; where features do not compete, only their rows of the encoder are read.
 
         Raises:
-            DictionaryError: There is no such feature, or the width differs.
+            DictionaryError: There is no such feature, the width differs, or there is NaN or infinity.
         """
-        chosen = [checked_feature(feature, self.n_features) for feature in features]
+        chosen = tuple(checked_feature(feature, self.n_features) for feature in features)
         values, mask = self._input(x)
-        flat = self._checked(values)
+        if mask is not None:
+            values = values.masked_fill(~mask.to(values.device)[..., None], 0.0)
+        refuse_not_finite(values.reshape(-1, self.d_in))
+        found = self._some(chosen)(values)
+        return found if mask is None else found * mask.to(found.device)[..., None]
+
+    def _some(self, features: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+        """What gives some features of activations, shape [*tokens, n]."""
         if self.architecture.is_elementwise:
-            found = self._chosen(chosen).encode_dense(flat)
-        else:
-            block = max(1, BLOCK // self.n_features)
-            found = torch.cat([self.encode_dense(part)[..., chosen] for part in flat.split(block)])
-        found = found if mask is None else found * mask.reshape(-1, 1)
-        return found.view(*values.shape[:-1], len(chosen))
+            return self._chosen(list(features)).encode_dense
+        chosen, size = list(features), max(1, BLOCK // self.n_features)
+
+        def read(x: Tensor) -> Tensor:
+            parts = [self.encode_dense(part)[:, chosen] for part in x.reshape(-1, x.shape[-1]).split(size)]
+            return torch.cat(parts).view(*x.shape[:-1], len(chosen))
+
+        return read
 
     def _chosen(self, features: list[int]) -> "Dictionary":
         """The dictionary of some features alone; only right where features do not compete."""
@@ -153,33 +152,48 @@ class Dictionary:
             codes: Codes, or dense ones.
             x: The activations that they are of: needed where each token is normalised by its own scale, or there is a skip.
         Raises:
-            DictionaryError: `x` is needed and missing.
+            DictionaryError: `x` is needed and missing, or the codes are not of this dictionary.
         """
-        made = self._summed(codes) if isinstance(codes, Codes) else codes @ self.weights.decoder
-        made = made + self.weights.decoder_bias
+        summed = self._summed(codes) if isinstance(codes, Codes) else self._product(codes)
+        made = summed + self.weights.decoder_bias
         normalisation = self.manifest.normalisation
-        needs = self.weights.skip is not None or (normalisation.is_per_token and normalisation.is_undone)
         if x is None:
-            if needs:
+            if self.weights.skip is not None or (normalisation.is_per_token and normalisation.is_undone):
                 raise DictionaryError(
                     "these codes are decoded beside the activations they are of; give decode(codes, x)"
                 )
             return normalisation.undo(made, made)
-        given = self._input(x)[0].to(made.dtype)
+        given = self._input(x)[0].to(made.device, made.dtype)
+        if given.shape[:-1] != made.shape[:-1]:
+            raise DictionaryError(
+                f"codes of tokens {list(made.shape[:-1])} are not of activations of tokens {list(given.shape[:-1])}; give those they are of"
+            )
         if self.weights.skip is not None:
             made = made + normalisation.apply(given) @ self.weights.skip.T
         return normalisation.undo(made, given)
 
+    def _product(self, codes: Any) -> Tensor:
+        if (
+            not isinstance(codes, Tensor)
+            or not codes.is_floating_point()
+            or codes.shape[-1:] != self.weights.encoder_bias.shape
+        ):
+            told = f"{codes.dtype} {list(codes.shape)}" if isinstance(codes, Tensor) else type(codes).__name__
+            raise DictionaryError(f"codes are Codes, or real numbers [..., {self.n_features}], not {told}")
+        return codes.to(self.weights.decoder.device, self.weights.decoder.dtype) @ self.weights.decoder
+
     def _summed(self, codes: Codes) -> Tensor:
         """Sums of the decoder's rows by token, shape [*shape, d_out]."""
-        decoder = self.weights.decoder
-        total = 1
-        for size in codes.shape:
-            total *= size
-        counts = torch.bincount(codes.tokens, minlength=total)
+        if codes.n_features != self.n_features:
+            raise DictionaryError(
+                f"these codes are of {codes.n_features} features, and the dictionary has {self.n_features}; give its own"
+            )
+        decoder, total = self.weights.decoder, prod(codes.shape)
+        tokens = codes.tokens.to(decoder.device)
+        counts = torch.bincount(tokens, minlength=total)
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])[:-1]
         made = torch.nn.functional.embedding_bag(
-            codes.features, decoder, offsets, mode="sum", per_sample_weights=codes.values.to(decoder.dtype)
+            codes.features.to(decoder.device), decoder, offsets, mode="sum", per_sample_weights=codes.values.to(decoder)
         )
         return made.view(*codes.shape, self.d_out)
 
@@ -187,22 +201,54 @@ class Dictionary:
         """`decode(encode(x))`."""
         return self.decode(self.encode(x), x)
 
+    def measured(self, x: Activations | Float[Tensor, "*tokens d_in"]) -> "Dictionary":
+        """The same, with each feature's median non-zero activation and number of active tokens in `x` in its manifest.
+
+        A token's own scale, where each has one, is measured as the median over tokens. `direction` takes its natural step from these.
+        """
+        values, mask = self._input(x)
+        codes = self.encode(x)
+        real = values.reshape(-1, self.d_in) if mask is None else values[mask.to(values.device)]
+        worth = self.manifest.normalisation.output_scale(real.to(self.weights.encoder))
+        # Of an even number the lower one, as everywhere in torch; 0 for features that were never active.
+        median, count = codes.medians()
+        found = {"median": median, "count": count, "n_tokens": codes.n_tokens}
+        found["worth"] = float(worth.median()) if isinstance(worth, Tensor) else float(worth)
+        return dataclasses.replace(
+            self, manifest=self.manifest.with_fields(statistics={**self.manifest.statistics, **found})
+        )
+
     # Features as directions, readings and edits.
 
     def direction(self, feature: int) -> Direction:
-        """The feature's row of the decoder; one step is its median non-zero activation times the row's length, where that was measured."""
-        row = self.weights.decoder[checked_feature(feature, self.n_features)]
-        medians = self.manifest.statistics.get("median")
-        scale = None if medians is None else float(medians[feature]) * float(row.norm())
+        """The feature's row of the decoder; one step is its median non-zero activation times the row's length, where that was measured.
+
+        Raises:
+            DictionaryError: There is no such feature, or its row is zero.
+        """
+        number = checked_feature(feature, self.n_features)
+        row, said = self.weights.decoder[number].detach(), self.manifest.statistics
+        length = float(row.double().norm())
+        if not length:
+            raise DictionaryError(
+                f"the decoder's row of feature {number} is zero, so the feature writes nothing; it is dead"
+            )
+        median = float(said["median"][number]) if "median" in said else 0.0
+        worth = self._worth()
+        scale = median * length * worth if median > 0 and worth is not None else None
         made = Direction.from_vector(
-            row,
-            site=self.site_out,
-            name=f"feature {feature}",
-            scale=scale or None,
-            origin=f"feature {feature} of {self.manifest.source}",
+            row, site=self.site_out, name=f"feature {number}", origin=f"feature {number} of {self.manifest.source}"
         )
-        kind = "median non-zero activation × ‖W_dec row‖" if scale else "unknown"
-        return dataclasses.replace(made, scale=scale or None, scale_kind=kind)
+        kind = "unknown" if scale is None else "median non-zero activation × ‖W_dec row‖"
+        count = 0 if scale is None or "count" not in said else int(said["count"][number])
+        return dataclasses.replace(made, scale=scale, scale_kind=kind, scale_n=count)
+
+    def _worth(self) -> float | None:
+        """What one unit of a decoder's row is worth in the activations' own units; None where that is each token's own, and not measured."""
+        normalisation = self.manifest.normalisation
+        if not normalisation.is_undone or not normalisation.is_per_token:
+            return 1.0 / normalisation.factor if normalisation.kind == "constant" and normalisation.is_undone else 1.0
+        return self.manifest.statistics.get("worth")
 
     def reading(self, feature: int) -> Reading:
         """The feature's activation as a number read from an activation: for conditions, and to record.
@@ -217,8 +263,10 @@ class Dictionary:
                 f"each token is normalised ({normalisation.kind}), so feature {number} is no plain reading; use encode_features"
             )
         gating = self.architecture.gating(self.weights, number)
-        row = self.weights.encoder[number].double()
-        taken = float(row @ self.weights.decoder_bias.double()) if self.manifest.subtracts_decoder_bias else 0.0
+        row = self.weights.encoder[number].detach().double()
+        taken = (
+            float(row @ self.weights.decoder_bias.detach().double()) if self.manifest.subtracts_decoder_bias else 0.0
+        )
         vector = row * normalisation.factor if normalisation.kind == "constant" else row
         gate = None if gating.gate is None else Gate(vector.float(), gating.gate.bias - taken)
         # The gate's own product and the magnitude's share their direction, at another length.
@@ -248,8 +296,7 @@ class Dictionary:
         return self._set(feature, "ablate", 0.0, 0.0, **options)
 
     def _set(self, feature: Any, verb: str, gain: Any, offset: Any, **options: Any) -> SetFeatures:
-        features = tuple(feature) if hasattr(feature, "__iter__") else (feature,)
-        chosen = tuple(checked_feature(one, self.n_features) for one in features)
+        chosen = checked_features(feature, self.n_features)
         change = Affine.of(gain, offset, len(chosen))
         rows = self.weights.decoder[list(chosen)]
         return SetFeatures(self._reader(chosen), rows, change, verb=verb, site=self.site_out, **options)
@@ -257,53 +304,49 @@ class Dictionary:
     def _reader(self, features: tuple[int, ...]) -> FeatureReader:
         normalisation = self.manifest.normalisation
         if self.architecture.is_elementwise and not normalisation.is_per_token:
-            scale = 1.0 / normalisation.factor if normalisation.is_undone else 1.0
-            return Readings(tuple(self.reading(one) for one in features), scale)
-        return Encoded(self, features)
+            return Readings(tuple(self.reading(one) for one in features), self._worth() or 1.0)
+        why = "each token is normalised" if normalisation.is_per_token else "its features compete"
+        some = self._some(features)
+
+        def read(x: Tensor) -> Tensor:
+            return some(self._fitting(x))
+
+        def worth(x: Tensor) -> Tensor | float:
+            return normalisation.output_scale(self._fitting(x))
+
+        return Encoded(self, features, (self.site,), (self.d_in,), read, worth, why)
 
     # What a dictionary takes in.
 
-    def _input(self, x: Any) -> tuple[Tensor, Tensor | None]:
+    def _input(self, x: Any) -> tuple[Float[Tensor, "*tokens d_in"], Tensor | None]:
+        """The activations to encode, and which tokens are real."""
         if isinstance(x, Activations):
-            return x[self.site], x.mask
+            return self._fitting(x[self.site]), x.mask
         if not isinstance(x, Tensor):
             raise DictionaryError(
                 f"a dictionary encodes Activations or a tensor [..., {self.d_in}], not {type(x).__name__}"
             )
-        return x, None
+        return self._fitting(x), None
 
-    def _checked(self, x: Tensor) -> Tensor:
+    def _fitting(self, x: Tensor) -> Float[Tensor, "*tokens d_in"]:
+        """Activations as wide as what is read; an axis of heads is joined.
+
+        Raises:
+            DictionaryError: They are not, or hold no real numbers.
+        """
+        if not x.is_floating_point():
+            raise DictionaryError(
+                f"activations are real numbers, not {x.dtype}; token ids go through iv.capture first, then sae.encode(acts)"
+            )
+        if x.ndim > 3 and x.shape[-1] != self.d_in and x.shape[-1] * x.shape[-2] == self.d_in:
+            return x.flatten(-2)
         if x.ndim == 0 or x.shape[-1] != self.d_in:
             raise DictionaryError(
-                f"activations of shape {list(x.shape)} do not fit a dictionary that reads {self.d_in} numbers a token ({self.manifest.site})"
+                f"activations of shape {list(x.shape)} do not fit a dictionary that reads {self.d_in} numbers a token "
+                f"({self.manifest.site}); capture that site"
             )
-        return x.reshape(-1, self.d_in)
+        return x
 
     def __repr__(self) -> str:
         width = f"{self.d_in}" if self.d_in == self.d_out else f"{self.d_in} → {self.d_out}"
         return f"Dictionary({self.architecture!r} at {self.manifest.site}, {self.n_features} features of {width}; {self.manifest.source})"
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Features that are read by encoding the token: they compete, or each token is normalised."""
-
-    dictionary: Dictionary
-    features: tuple[int, ...]
-
-    @property
-    def site(self) -> str:
-        return self.dictionary.site
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(f"feature {one}" for one in self.features)
-
-    def values(self, x: Tensor) -> Tensor:
-        return self.dictionary.encode_features(x, self.features).to(x.dtype)
-
-    def scale(self, x: Tensor) -> Tensor | float:
-        return self.dictionary.manifest.normalisation.output_scale(x)
-
-
-_NONE = torch.zeros(0, dtype=torch.int64)

@@ -38,8 +38,10 @@ class Normalisation:
     def __post_init__(self) -> None:
         if self.kind not in NORMALISATIONS:
             raise DictionaryError(f"no normalisation {self.kind!r}; it is one of {', '.join(NORMALISATIONS)}")
-        if not self.factor > 0:
-            raise DictionaryError(f"the factor of a normalisation is above 0, not {self.factor!r}")
+        if not 0 < self.factor < torch.inf:
+            raise DictionaryError(f"the factor of a normalisation is a finite number above 0, not {self.factor!r}")
+        if not 0 <= self.epsilon < torch.inf:
+            raise DictionaryError(f"the epsilon of a normalisation is a finite number from 0, not {self.epsilon!r}")
 
     @property
     def is_per_token(self) -> bool:
@@ -113,7 +115,15 @@ class Manifest:
             raise DictionaryError(f"bos is one of {', '.join(BOS)}, not {self.bos!r}")
 
     def with_fields(self, **fields: Any) -> "Manifest":
-        """The same with other fields."""
+        """The same with other fields.
+
+        Raises:
+            DictionaryError: A manifest has no such field.
+        """
+        names = [one.name for one in dataclasses.fields(self)]
+        unknown = sorted(set(fields) - set(names))
+        if unknown:
+            raise DictionaryError(f"a manifest has no {unknown[0]!r}; its fields are {', '.join(names)}")
         return dataclasses.replace(self, **fields)
 
     def known(self, name: str) -> Any:

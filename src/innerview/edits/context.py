@@ -23,6 +23,27 @@ class Context:
     n_pos: int
     mask: Tensor | None = None
     _forward: Any = field(default=None, repr=False)
+    _sources: tuple[Site, ...] = field(default=(), repr=False)
+    _value: Any = field(default=None, repr=False)
+
+    def read(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The activations at the edit's `sources`, each shape [batch, pos, ...]: `x` itself at its own site, else what has passed there.
+
+        Raises:
+            EditError: A source has not fired in this forward.
+        """
+        return tuple(x if source.name == self.site.name else self._passed(source) for source in self._sources)
+
+    def _passed(self, source: Site) -> Tensor:
+        if source.point == self.site.point:
+            return source.read(self._value, None if self._forward is None else self._forward.shape)
+        found = None if self._forward is None else self._forward.taken(source)
+        if found is None:
+            raise EditError(
+                f"an edit at {self.site.name!r} reads {source.name!r}, which had not fired in this forward; "
+                "read at the edited site or before it, and call the network through its root module"
+            )
+        return found
 
     @property
     def has_positions(self) -> bool:

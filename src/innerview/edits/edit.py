@@ -74,6 +74,11 @@ class Edit:
         return None
 
     @property
+    def sources(self) -> tuple[tuple[str, int], ...]:
+        """Sites whose activations the edit needs beside the one that it changes, and how wide they are; `Context.read` gives them."""
+        return ()
+
+    @property
     def label(self) -> str:
         """The edit in a few words."""
         return f"{type(self).__name__}{self._behind}"
