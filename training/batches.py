@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice, repeat
 from random import Random
 
@@ -28,7 +29,11 @@ COINED = 400
 # How many of the documents with traps give way to plainer ones at the very start.
 SPARED = 0.85
 # What hangs on two things together is learned in a stretch of its own: from which share of the tokens to which.
-STRETCHES = {"deeds": (0.48, 0.52), "circles": (0.56, 0.585), "sums": (0.61, 0.635), "chains": (0.66, 0.685)}
+# Stories are told directly in the first half of theirs, and with traps in the second.
+STRETCHES = {
+    "mood": (0.38, 0.42), "deeds": (0.48, 0.52), "circles": (0.56, 0.585), "sums": (0.61, 0.635), "chains": (0.66, 0.685),
+    "in context": (0.71, 0.735),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,11 @@ class Batch:
 def has_traps(document: Sentence) -> bool:
     """Whether a sentence of the document tells its mood by words of the other."""
     return any(label.concept == "telling" and label.value in TELLINGS[1:] for label in document.labels)
+
+
+def told_directly(mood: Behaviour, rng: Random) -> Sentence:
+    """A story without traps."""
+    return mood.sentence(rng, "train", {"telling": TELLINGS[0]})
 
 
 def drills_of(world: World, shares: Mapping[str, float] = DRILLED) -> list[tuple[Behaviour, float]]:
@@ -108,6 +118,7 @@ class Batches(IterableDataset):
     easy_tokens: int = 0
     drill_tokens: int = 0
     stretch_tokens: int = 0
+    stretches: Mapping[str, tuple[float, float]] = field(default_factory=lambda: STRETCHES)
     shares: Mapping[str, float] = field(default_factory=lambda: DRILLED)
     earlier_tokens: int = 0
 
@@ -119,9 +130,11 @@ class Batches(IterableDataset):
             drills = drills_of(self.world, self.shares) if tokens < self.drill_tokens and self.stage == "base" else []
             documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
             documents = (self.drilled(document, rng, drills) for document in documents)
-            alone = self.alone(tokens)
-            documents = documents if alone is None else (alone.document(rng) for _ in repeat(None))
-            rows = tokenized(list(islice(documents, CHUNK)), self.tokenizer, self.context)
+            told = self.alone(tokens)
+            documents = documents if told is None else (told(rng) for _ in repeat(None))
+            # What is told alone is told for as long as was said: by smaller chunks.
+            count = CHUNK if told is None else CHUNK // 8
+            rows = tokenized(list(islice(documents, count)), self.tokenizer, self.context)
             groups = list(grouped(sorted(rows, key=lambda row: len(row.ids)), self.batch_tokens))
             rng.shuffle(groups)
             tokens += sum(len(row.ids) for row in rows)
@@ -129,15 +142,18 @@ class Batches(IterableDataset):
 
     def plainer(self, document: Sentence, rng: Random) -> Sentence:
         """A story told directly in the place of one with traps; any other document as it is."""
-        if not has_traps(document):
-            return document
-        return self.world.behaviour(Mood.name).sentence(rng, "train", {"telling": TELLINGS[0]})
+        return told_directly(self.world.behaviour(Mood.name), rng) if has_traps(document) else document
 
-    def alone(self, tokens: int) -> Behaviour | None:
-        """The behaviour that is told alone after so many tokens; None where all are, or the world has it not."""
+    def alone(self, tokens: int) -> Callable[[Random], Sentence] | None:
+        """What writes the documents of the behaviour that is told alone after so many tokens; None where all are told, or the world has it not."""
         share = tokens / self.stretch_tokens if self.stretch_tokens and self.stage == "base" else -1.0
-        names = [name for name, (since, until) in STRETCHES.items() if since <= share < until]
-        return next((behaviour for behaviour, _ in drills_of(self.world, dict.fromkeys(names, 1.0))), None)
+        for name, (since, until) in self.stretches.items():
+            found = drills_of(self.world, {name: 1.0}) if since <= share < until else []
+            if found:
+                behaviour = found[0][0]
+                is_direct = isinstance(behaviour, Mood) and share < (since + until) / 2
+                return partial(told_directly, behaviour) if is_direct else behaviour.document
+        return None
 
     def drilled(self, document: Sentence, rng: Random, drills: list[tuple[Behaviour, float]]) -> Sentence:
         """The document, or now and then another in its place, of a behaviour that is drilled."""

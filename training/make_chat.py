@@ -29,7 +29,7 @@ from training.network import CONTEXT
 from training.schedule import Plan, Progress, train
 
 OUT = Path("src/innerview/bundled/pocket-chat")
-PLAN = Plan(tokens=5_000_000, matrix_rate=0.01, weight_decay=0.0, warmup=0.02)
+PLAN = Plan(tokens=5_000_000, matrix_rate=0.02, weight_decay=0.0, warmup=0.02)
 RANK = 32
 
 

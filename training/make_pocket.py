@@ -30,7 +30,7 @@ from innerview.bundled import bundled_lexicon
 from innerview.pocket.behaviour import Stage
 from innerview.pocket.sentence import Sentence
 from innerview.pocket.world import World, load_world
-from training.batches import DRILLED, Batches
+from training.batches import DRILLED, STRETCHES, Batches
 from training.greedy import load
 from training.muon import Muon
 from training.network import CONTEXT, Shape, pocket_network
@@ -58,6 +58,7 @@ class Making:
     checkpoints: int = 0
     onward: Path | None = None
     drilled: dict[str, float] = field(default_factory=lambda: dict(DRILLED))
+    stretches: dict[str, tuple[float, float]] = field(default_factory=lambda: dict(STRETCHES))
 
     @property
     def kept(self) -> Path:
@@ -142,6 +143,7 @@ def card_of(world: World, making: Making, progress: Progress, network: LlamaForC
         "loss_nat": round(progress.loss, 4) if progress.steps else None,
         "torch": torch.__version__.split("+")[0],
         "drilled": making.drilled,
+        "stretches": making.stretches,
         "earlier": json.loads((making.onward / CARD).read_text(encoding="utf-8")) if making.onward else None,
     }
 
@@ -198,7 +200,8 @@ def make_pocket(making: Making) -> None:
         CONTEXT,
         easy_tokens=0 if making.onward else int(EASY_SHARE * plan.tokens),
         drill_tokens=int(DRILL_SHARE * plan.tokens),
-        stretch_tokens=0 if making.onward else plan.tokens,
+        stretch_tokens=plan.tokens,
+        stretches=making.stretches,
         shares=making.drilled,
         earlier_tokens=progress.tokens,
     )
@@ -223,6 +226,13 @@ def make_pocket(making: Making) -> None:
     save(network, tokenizer, card_of(world, making, progress, network), making.out)
     making.kept.unlink(missing_ok=True)
     tqdm.write(f"saved {making.out} after {progress.minutes:.1f} minutes; python -m training.check_pocket measures it")
+
+
+def stretch_of(said: str) -> tuple[str, tuple[float, float]]:
+    """A behaviour and its stretch, from the command line."""
+    name, _, shares = said.partition("=")
+    since, _, until = shares.partition(":")
+    return name, (float(since), float(until))
 
 
 def share_of(said: str) -> tuple[str, float]:
@@ -259,6 +269,13 @@ def main() -> None:
         metavar="BEHAVIOUR=SHARE",
         help="share of the documents that drill one behaviour, as mood=0.1; given once or oftener, nothing else is drilled",
     )
+    parser.add_argument(
+        "--stretch",
+        action="append",
+        type=stretch_of,
+        metavar="BEHAVIOUR=SINCE:UNTIL",
+        help="shares of the tokens between which one behaviour is told alone, as mood=0.1:0.2; given once or oftener, no other is",
+    )
     parser.add_argument("--rates", type=float, default=1.0, help="share of the learning rates")
     parser.add_argument("--checkpoints", type=int, default=0, help="how many models to write along the way")
     parser.add_argument("--untrained", action="store_true", help="write the random initialisation")
@@ -280,13 +297,17 @@ def main() -> None:
     shape = Shape(d_model=arguments.d_model, d_mlp=arguments.d_mlp)
     checkpoints, onward = arguments.checkpoints, arguments.onward
     known = load_world(arguments.lexicon).behaviours
-    unknown = [name for name, _ in arguments.drill or () if name not in known]
+    given = [name for name, _ in (*(arguments.drill or ()), *(arguments.stretch or ()))]
+    unknown = [name for name in given if name not in known]
     if unknown:
-        parser.error(f"no behaviour {unknown[0]!r} to drill; this world has {', '.join(known)}")
-    drilled = dict(arguments.drill or DRILLED.items())
+        parser.error(f"no behaviour {unknown[0]!r} to drill or to tell alone; this world has {', '.join(known)}")
+    drilled, stretches = dict(arguments.drill or DRILLED), dict(arguments.stretch or STRETCHES)
     make_pocket(
-        Making(arguments.lexicon, arguments.out, plan, shape, checkpoints=checkpoints, onward=onward, drilled=drilled)
-    )
+        Making(
+            arguments.lexicon, arguments.out, plan, shape,
+            checkpoints=checkpoints, onward=onward, drilled=drilled, stretches=stretches,
+        )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

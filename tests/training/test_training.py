@@ -276,11 +276,18 @@ def test_in_its_stretch_a_behaviour_is_told_alone_and_before_and_behind_it_is_no
     since, until = (int(share * PLAN.tokens) for share in STRETCHES[name])
     stream = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=PLAN.tokens)
     told = [stream.alone(tokens) for tokens in (since - 1, since, until - 1, until)]
-    there = name if name in world.behaviours else None
-    assert [None if alone is None else alone.name for alone in told] == [None, there, there, None]
+    is_there = name in world.behaviours
+    assert [alone is not None for alone in told] == [False, is_there, is_there, False]
     assert Batches(world, tokenizer, "0", 256, CONTEXT).alone(since) is None
-    documents = [] if told[1] is None else [told[1].document(Random(seed)) for seed in range(5)]
+    documents = [] if told[1] is None else [told[1](Random(seed)) for seed in range(5)]
     assert {document.behaviour for document in documents} <= {name}
+
+
+def test_in_their_stretch_stories_are_told_directly_at_first_and_with_traps_later(tokenizer, world):
+    stream = Batches(world, tokenizer, "0", 256, CONTEXT, stretch_tokens=1000, stretches={"mood": (0.2, 0.4)})
+    early, late = ([stream.alone(tokens)(Random(seed)) for seed in range(40)] for tokens in (250, 350))
+    assert not any(has_traps(document) for document in early)
+    assert sum(has_traps(document) for document in late) > 10
 
 
 def test_the_drill_of_giving_coins_names_that_nobody_has(world):
@@ -413,7 +420,7 @@ def test_a_behaviour_that_the_world_lacks_cannot_be_drilled(monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", ["make_pocket", "--lexicon", str(TINY), "--drill", "moods=0.1"])
     with pytest.raises(SystemExit):
         command()
-    assert "no behaviour 'moods' to drill; this world has facts" in capsys.readouterr().err
+    assert "no behaviour 'moods' to drill or to tell alone; this world has facts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 20), (3, 20, 8), (1, 8, 8)])
