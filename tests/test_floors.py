@@ -30,7 +30,7 @@ FLOORS = (
 )  # fmt: skip
 FLOOR = {name: height for height, (_, names) in enumerate(FLOORS) for name in names}
 # Optional dependencies, imported where they are used: the extra `export`, for pages of notebooks, and jupyter's own.
-OPTIONAL = {"nbclient", "nbformat", "mistune", "pygments", "IPython", "ipykernel", "torchvision", "peft"}
+OPTIONAL = {"sae_lens", "nbclient", "nbformat", "mistune", "pygments", "IPython", "ipykernel", "torchvision", "peft"}
 GUARDED = {
     "triton": ("kernels/",),
     "transformers": ("models/", "dictionaries/loaders/"),

@@ -13,7 +13,7 @@ NAMES = [
     "CrossLayerTranscoder", "CrossLayerWeights", "Crosscoder", "Weights",
     "toy_superposition", "Superposition",
     "GroupMax", "MatchingPursuit", "SemiNMF", "fit_semi_nmf",
-    "BatchTopK", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
+    "BatchTopK", "load_dictionary", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
     "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",
