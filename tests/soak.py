@@ -20,6 +20,7 @@ import innerview as iv
 from innerview.errors import EditError
 from innerview.hooks import board_of
 from innerview.runs import current
+from tests.engine.store_rows import row_23, row_24, row_25
 from tests.engine.uses import broken_off, interrupts, is_free, uses
 from tests.networks import (
     CONTAINERS,
@@ -439,6 +440,9 @@ ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
     12: (row_12, 2, 10),
     13: (row_13, 16, 2_000),
     14: (row_14, 160, 1_000),
+    23: (row_23, 4, 200),
+    24: (row_24, 40, 1_000),
+    25: (row_25, 2, 600),
 }
 
 
