@@ -15,7 +15,10 @@ _HOMES = {
     "Compiled": "compiling",
     "compiled": "compiling",
     "BatchTopK": "dictionaries.architectures",
+    "OwnFormat": "dictionaries.loaders",
+    "SAELensFormat": "dictionaries.loaders",
     "load_dictionary": "dictionaries.loaders",
+    "save_dictionary": "dictionaries.loaders",
     "Codes": "dictionaries.codes",
     "CrossLayerTranscoder": "dictionaries.cross_layer",
     "CrossLayerWeights": "dictionaries.cross_layer",
@@ -29,6 +32,8 @@ _HOMES = {
     "ReLU": "dictionaries.architectures",
     "TopK": "dictionaries.architectures",
     "Weights": "dictionaries.weights",
+    "Splice": "dictionaries.splicing",
+    "spliced": "dictionaries.splicing",
     "Direction": "direction",
     "contrast": "directions.mean_difference",
     "project": "directions.projection",
@@ -82,6 +87,10 @@ _HOMES = {
     "token_probability": "metrics",
     "PatchGrid": "causal.grid",
     "patch_grid": "causal.grid",
+    "FeatureAttributions": "causal.attribution",
+    "GradientTimesActivation": "causal.attribution",
+    "IntegratedGradients": "causal.attribution",
+    "attribute_features": "causal.attribution",
     "Patch": "causal.patching",
     "patch": "causal.patching",
     "Store": "stores",
@@ -101,6 +110,7 @@ _HOMES = {
     "fit_semi_nmf": "dictionaries.factorization",
     "toy_superposition": "dictionaries.toy",
     "Superposition": "dictionaries.toy",
+    "Matryoshka": "dictionaries.architectures",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.

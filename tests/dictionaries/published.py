@@ -446,6 +446,20 @@ def tracer_topk() -> Written:
     return Written({"config.yaml": config}, {"layer_6.safetensors": tensors}, lambda x: top(w.pre(x), K))
 
 
+def cross_layer() -> Written:
+    """Three layers; the codes are those of the first."""
+    parts = [Drawn(30 + i) for i in range(3)]
+    files: dict[str, dict[str, Any]] = {}
+    for i, w in enumerate(parts):
+        files[f"W_enc_{i}.safetensors"] = {
+            f"W_enc_{i}": w.encoder, f"b_enc_{i}": w.bias, f"b_dec_{i}": w.decoder_bias, f"threshold_{i}": w.threshold,
+        }  # fmt: skip
+        decoder = torch.randn(N, 3 - i, D, generator=drawn(50 + i))
+        files[f"W_dec_{i}.safetensors"] = {f"W_dec_{i}": decoder}
+    config = tracer_config(model_kind="cross_layer_transcoder")
+    return Written({"config.yaml": config}, files, lambda x: jump(parts[0].pre(x), parts[0].threshold.double()))
+
+
 WRITERS: dict[str, Callable[[], Written]] = {
     one.__name__: one
     for one in (

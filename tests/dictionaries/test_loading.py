@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import innerview as iv
-from tests.dictionaries.published import WRITERS, rows
+from tests.dictionaries.published import WRITERS, cross_layer, rows
 
 SITES = {
     "saelens_standard": ("blocks.3.resid", ""), "saelens_before_6": ("blocks.8.resid_in", ""), "saelens_before_3": ("blocks.8.resid_in", ""),
@@ -46,3 +46,16 @@ def test_the_files_tell_the_site(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_files_tell_the_network(name: str, tmp_path: Path) -> None:
     assert iv.load_dictionary(WRITERS[name]().write(tmp_path)).manifest.model == MODELS[name]
+
+
+def test_a_cross_layer_transcoder_keeps_its_decoders_apart(tmp_path: Path) -> None:
+    written, x = cross_layer(), [rows(seed=seed) for seed in range(3)]
+    coder = iv.load_dictionary(written.write(tmp_path))
+    assert coder.sites == ("blocks.0.mlp.in", "blocks.1.mlp.in", "blocks.2.mlp.in") and coder.n_layers == 3
+    codes = coder.encode(x)
+    torch.testing.assert_close(codes[0].dense().double(), written.codes(x[0]), atol=1e-5, rtol=1e-5)
+    # By hand: what layers 0 and 1 write into layer 1's output, and its bias.
+    stored = {i: written.tensors[f"W_dec_{i}.safetensors"][f"W_dec_{i}"] for i in range(3)}
+    wanted = codes[0].dense() @ stored[0][:, 1] + codes[1].dense() @ stored[1][:, 0]
+    wanted = wanted + written.tensors["W_enc_1.safetensors"]["b_dec_1"]
+    torch.testing.assert_close(coder.decode(codes)["blocks.1.mlp.out"], wanted, atol=1e-4, rtol=1e-4)

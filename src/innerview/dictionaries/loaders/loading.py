@@ -6,6 +6,7 @@ from typing import Any
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.loaders import (
     circuit_tracer,
+    cross_layer,
     dictionary_learning,
     gemma_scope,
     gemma_scope_2,
@@ -33,6 +34,7 @@ FORMATS: tuple[Format, ...] = (
     llama_scope.FORMAT,
     llama_scope.FORMAT_R1,
     circuit_tracer.FORMAT,
+    cross_layer.FORMAT,
     pt_files.FORMAT,
 )
 

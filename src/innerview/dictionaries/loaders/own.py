@@ -17,6 +17,7 @@ from innerview.errors import DictionaryError
 NAME, VERSION = "innerview", 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 STATISTIC = "statistics."
+NORMALISATION = ("kind", "factor", "is_undone", "epsilon", "centers")
 
 
 def read(source: Source) -> Dictionary:
@@ -31,7 +32,9 @@ def read(source: Source) -> Dictionary:
     weights = _weights(said, tensors, architecture)
     statistics = dict(said.inner("statistics").values)
     for name in [one for one in tensors.entries if one.startswith(STATISTIC)]:
-        statistics[name.removeprefix(STATISTIC)] = tensors.take(name, *tensors.entries[name].shape, infinite=True)
+        statistics[name.removeprefix(STATISTIC)] = tensors.take(
+            name, *tensors.entries[name].shape, infinite=True, exact=True
+        )
     tensors.done()
     normalised = said.inner("normalisation")
     manifest = Manifest(
@@ -64,14 +67,14 @@ def _site(said: Fields) -> Any:
 
 def _weights(said: Fields, tensors: Tensors, architecture: Architecture) -> Weights:
     n, d_in, d_out = (said.whole(name) for name in ("n_features", "d_in", "d_out"))
-    extras = {name: tensors.take(f"extras.{name}", n, infinite=True) for name in architecture.extras}
+    extras = {name: tensors.take(f"extras.{name}", n, infinite=True, exact=True) for name in architecture.extras}
     has_skip = said.flag("has_skip")
     return Weights(
-        tensors.take("encoder", n, d_in),
-        tensors.take("encoder_bias", n),
-        tensors.take("decoder", n, d_out),
-        tensors.take("decoder_bias", d_out),
-        tensors.take("skip", d_out, d_in) if has_skip else None,
+        tensors.take("encoder", n, d_in, exact=True),
+        tensors.take("encoder_bias", n, exact=True),
+        tensors.take("decoder", n, d_out, exact=True),
+        tensors.take("decoder_bias", d_out, exact=True),
+        tensors.take("skip", d_out, d_in, exact=True) if has_skip else None,
         extras,
     )
 

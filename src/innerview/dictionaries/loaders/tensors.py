@@ -63,25 +63,31 @@ class Tensors:
             raise DictionaryError(f"{self.file}: {name!r} has {ndim} axes, not the shape {list(entry.shape)}")
         return entry.shape
 
-    def take(self, name: str, *shape: int, transposed: bool = False, infinite: bool = False) -> Tensor:
+    def take(
+        self, name: str, *shape: int, transposed: bool = False, infinite: bool = False, exact: bool = False
+    ) -> Tensor:
         """A tensor in float32, contiguous.
 
         Args:
             name: Its name in the file.
             shape: The shape that it must have there; `()` for one number.
             transposed: Whether its two axes are swapped.
-            infinite: Whether +∞ may stand in it, as the threshold of a dead feature.
+            infinite: Whether infinity may stand in it, as the threshold of a dead feature.
+            exact: Whether whole numbers and float64 are kept as they are.
         Raises:
             DictionaryError: It is missing, of another shape or number format, or holds NaN or infinity.
         """
         entry = self._entry(name)
         if entry.shape != shape:
             raise DictionaryError(f"{self.file}: {name!r} has the shape {list(shape)}, not {list(entry.shape)}")
-        if entry.dtype not in FLOATS:
+        is_kept = exact and entry.dtype not in ("float16", "bfloat16")
+        if entry.dtype not in FLOATS and not is_kept:
             raise DictionaryError(f"{self.file}: {name!r} holds real numbers ({', '.join(FLOATS)}), not {entry.dtype}")
         read = self._read(name, entry).detach()
         # bfloat16 stores a threshold of 1.1 as 1.1016: nothing is computed in it.
-        made = (read.T if transposed else read).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        made = (read.T if transposed else read).to(
+            read.dtype if is_kept else torch.float32, memory_format=torch.contiguous_format, copy=True
+        )
         made = made.contiguous()
         if bool(torch.isnan(made).any()) or (not infinite and bool(torch.isinf(made).any())):
             raise DictionaryError(f"{self.file}: {name!r} holds NaN or infinity; the file is damaged")
