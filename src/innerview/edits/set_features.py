@@ -47,6 +47,10 @@ class FeatureReader(Protocol):
         """Whether the other reads the same."""
         ...
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON takes it; refused where a dictionary is needed."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Readings:
