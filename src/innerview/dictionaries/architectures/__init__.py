@@ -6,6 +6,7 @@ from innerview.dictionaries.architectures.gated import Gated
 from innerview.dictionaries.architectures.group_max import GroupMax
 from innerview.dictionaries.architectures.jump_relu import JumpReLU
 from innerview.dictionaries.architectures.matching_pursuit import MatchingPursuit
+from innerview.dictionaries.architectures.matryoshka import Matryoshka
 from innerview.dictionaries.architectures.relu import ReLU
 from innerview.dictionaries.architectures.semi_nmf import SemiNMF
 from innerview.dictionaries.architectures.top_k import TopK
@@ -19,6 +20,7 @@ __all__ = [
     "JumpReLU",
     "Losses",
     "MatchingPursuit",
+    "Matryoshka",
     "Optimization",
     "ReLU",
     "SemiNMF",

@@ -54,7 +54,7 @@ class BatchTopK(Architecture):
         return {"threshold": torch.zeros(n_features)}
 
     def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
-        return _InBatch(self.k, self.auxiliary_k, self.auxiliary_weight, self.threshold_rate).losses(
+        return InBatch(self.k, self.auxiliary_k, self.auxiliary_weight, self.threshold_rate).losses(
             weights, x, target, step
         )
 
@@ -66,7 +66,7 @@ class BatchTopK(Architecture):
 
 
 @dataclass(frozen=True)
-class _InBatch(TopK):
+class InBatch(TopK):
     """What it is while it trains: TopK's losses, where the features of all tokens of a batch compete."""
 
     threshold_rate: float = 0.01
