@@ -9,8 +9,10 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "TanhJumpReLU",
+    "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",
     "Matryoshka",
-    "Store", "StoreError", "open_store",
+    "Store", "StoreError", "open_store", "Evaluation", "FeatureMatch", "evaluate_dictionary", "match_features",
     "CrossLayerTranscoder", "CrossLayerWeights", "Crosscoder", "Weights", "Splice", "spliced",
     "FeatureAttributions", "GradientTimesActivation", "IntegratedGradients", "attribute_features",
     "toy_superposition", "Superposition",

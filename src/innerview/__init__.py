@@ -34,6 +34,16 @@ _HOMES = {
     "Weights": "dictionaries.weights",
     "Splice": "dictionaries.splicing",
     "spliced": "dictionaries.splicing",
+    "DictionarySpec": "dictionaries.training.settings",
+    "DictionaryTraining": "dictionaries.training.result",
+    "Optimization": "dictionaries.architectures",
+    "TrainingSettings": "dictionaries.training.settings",
+    "train_dictionaries": "dictionaries.training.train",
+    "train_dictionary": "dictionaries.training.train",
+    "Evaluation": "dictionaries.judging.evaluation",
+    "evaluate_dictionary": "dictionaries.judging.evaluating",
+    "FeatureMatch": "dictionaries.judging.matching",
+    "match_features": "dictionaries.judging.matching",
     "Direction": "direction",
     "contrast": "directions.mean_difference",
     "project": "directions.projection",
@@ -111,6 +121,7 @@ _HOMES = {
     "toy_superposition": "dictionaries.toy",
     "Superposition": "dictionaries.toy",
     "Matryoshka": "dictionaries.architectures",
+    "TanhJumpReLU": "dictionaries.architectures",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.

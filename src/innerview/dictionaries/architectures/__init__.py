@@ -9,6 +9,7 @@ from innerview.dictionaries.architectures.matching_pursuit import MatchingPursui
 from innerview.dictionaries.architectures.matryoshka import Matryoshka
 from innerview.dictionaries.architectures.relu import ReLU
 from innerview.dictionaries.architectures.semi_nmf import SemiNMF
+from innerview.dictionaries.architectures.tanh_jump_relu import TanhJumpReLU
 from innerview.dictionaries.architectures.top_k import TopK
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "ReLU",
     "SemiNMF",
     "Step",
+    "TanhJumpReLU",
     "TopK",
 ]

@@ -196,6 +196,10 @@ class Architecture:
         """Tensors of its own that training starts with, by name, each shape [n_features]."""
         return {}
 
+    def initial(self, weights: Weights) -> Weights:
+        """What training starts with, of weights as they were drawn: they themselves, where an architecture has no say."""
+        return weights
+
     def losses(
         self, weights: Weights, x: Float[Tensor, "rows d_in"], target: Float[Tensor, "rows d_out"], step: Step
     ) -> Losses:

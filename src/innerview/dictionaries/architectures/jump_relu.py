@@ -136,3 +136,6 @@ class _IsAbove(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         values, thresholds = ctx.saved_tensors
         return None, -_rectangle(values, thresholds, ctx.bandwidth) * grads[0], None
+
+
+jump = _Jump.apply
