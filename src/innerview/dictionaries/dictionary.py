@@ -38,6 +38,11 @@ class Dictionary:
     manifest: Manifest
 
     def __post_init__(self) -> None:
+        for name, kind in (("weights", Weights), ("architecture", Architecture), ("manifest", Manifest)):
+            if not isinstance(getattr(self, name), kind):
+                raise DictionaryError(
+                    f"the {name} of a dictionary are {kind.__name__}, not {getattr(self, name)!r:.60}"
+                )
         self.architecture.check(self.weights)
         if self.manifest.subtracts_decoder_bias and self.weights.d_in != self.weights.d_out:
             raise DictionaryError(

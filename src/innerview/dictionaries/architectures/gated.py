@@ -23,7 +23,7 @@ from innerview.readings import Gate
 
 @dataclass(frozen=True)
 class Gated(Architecture):
-    """`(x·w + gate_bias > 0) · ReLU(exp(log_magnitude) x·w + magnitude_bias)`; `encoder_bias` is not used, and is 0.
+    """Features behind gates: `(x·w + gate_bias > 0) · ReLU(exp(log_magnitude) x·w + magnitude_bias)`; `encoder_bias` is not used, and is 0.
 
     Attributes:
         l1: Weight of the penalty on the gates' pre-activations above 0, for inputs of mean squared length 1.
@@ -46,8 +46,9 @@ class Gated(Architecture):
 
     def gating(self, weights: Weights, feature: int) -> Gating:
         own = {name: weights.extras[name][feature] for name in self.extras}
-        gate = Gate(weights.encoder[feature], float(own["gate_bias"]))
-        return Gating(float(own["magnitude_bias"]), 0.0, gate, factor=float(own["log_magnitude"].exp()))
+        shared, factor = float(weights.encoder_bias[feature]), float(own["log_magnitude"].exp())
+        gate = Gate(weights.encoder[feature], float(own["gate_bias"]) + shared)
+        return Gating(float(own["magnitude_bias"]) + shared * factor, 0.0, gate, factor=factor)
 
     def optimization(self, n_features: int) -> Optimization:
         return Optimization(3e-4, betas=(0.0, 0.999))
