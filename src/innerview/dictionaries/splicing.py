@@ -109,7 +109,10 @@ class Splice:
                 "what it returns"
             )
         before = [leaf.grad for leaf in leaves]
-        found = iter(torch.autograd.grad(number.sum(), leaves, retain_graph=retain_graph, allow_unused=True))
+        # Weighed with ones, not summed: inside `torch.no_grad()` a sum would not hang on the forward.
+        found = iter(
+            torch.autograd.grad(number, leaves, torch.ones_like(number), retain_graph=retain_graph, allow_unused=True)
+        )
         for leaf, grad in zip(leaves, before, strict=True):
             # What is taken here adds nothing to what a backward of the user's own leaves.
             leaf.grad = grad
