@@ -1,11 +1,12 @@
 """Training: on what, in which order, from which seed; resumed, stopped, shared among processes."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ from tests.networks import opened
 
 SITE = "blocks.1.resid"
 FAST = iv.Optimization(3e-3)
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def acts(n: int = 2048, width: int = 12, seed: int = 0) -> Tensor:
@@ -287,41 +287,54 @@ def test_a_monitor_sees_the_curves_and_examples_of_a_few_features() -> None:
         assert [one.value for one in listed] == sorted((one.value for one in listed), reverse=True)
 
 
-CHILD = """
-import sys, torch, innerview as iv
-from pathlib import Path
-from innerview.opened import opened
-from tests.dictionaries.test_training import acts, FAST, SITE
-folder, out, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
-def watch(kind, thing):
-    if kind == "training":
-        def told(live):
-            if kill_at and live.step >= kill_at:
-                import os, signal
-                os.kill(os.getpid(), signal.SIGKILL)
-        thing.listen(told)
-opened.listen(watch)
-settings = iv.TrainingSettings(n_tokens=3200, batch_tokens=64, save_every_s=0.0, report_every=7, buffer_tokens=256)
-specs = [iv.DictionarySpec(SITE, iv.BatchTopK(3), 24, optimization=FAST), iv.DictionarySpec(SITE, iv.JumpReLU(bandwidth=0.05), 24, optimization=FAST)]
-made = iv.train_dictionaries(list(acts(1000).split(90)), specs, settings=settings, folder=folder or None, progress=False)
-torch.save({"w": [d.weights.tensors() for d in made.dictionaries], "h": [list(h) for h in made.histories]}, out)
-"""
+def child(job: Callable[..., None], *told: object, **env: str) -> Any:
+    """A process of its own, forked, so that it need not import everything anew."""
+
+    def run() -> None:
+        os.environ.update(env)
+        torch.set_num_threads(1)
+        job(*told)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        made = multiprocessing.get_context("fork").Process(target=run)
+        made.start()
+    return made
 
 
-def child(*told: str, env: dict[str, str] | None = None) -> subprocess.Popen:
-    paths = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", *told], env=os.environ | paths | (env or {}), cwd=ROOT)
+def ended(process: Any) -> int | None:
+    process.join(120)
+    return process.exitcode
+
+
+def to_be_killed(folder: Path | None, out: Path, kill_at: int) -> None:
+    def told(live: Any) -> None:
+        if kill_at and live.step >= kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    kernels.listen(lambda kind, thing: thing.listen(told))  # type: ignore[attr-defined]
+    settings = iv.TrainingSettings(n_tokens=3200, batch_tokens=64, save_every_s=0.0, report_every=7, buffer_tokens=256)
+    architectures = (iv.BatchTopK(3), iv.JumpReLU(bandwidth=0.05))
+    specs = [iv.DictionarySpec(SITE, one, 24, optimization=FAST) for one in architectures]
+    pieces = list(acts(1000).split(90))
+    made = iv.train_dictionaries(pieces, specs, settings=settings, folder=folder, progress=False)
+    save(out, [made])
+
+
+def save(out: Path, trainings: list[iv.DictionaryTraining]) -> None:
+    weights = [one.weights.tensors() for made in trainings for one in made.dictionaries]
+    torch.save({"weights": weights, "histories": [list(h) for made in trainings for h in made.histories]}, out)
 
 
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole = child(CHILD, "", str(tmp_path / "whole.pt"), "0")
-    killed = child(CHILD, str(tmp_path / "state"), str(tmp_path / "no.pt"), "20")
-    assert killed.wait(120) == -signal.SIGKILL and whole.wait(120) == 0
-    assert child(CHILD, str(tmp_path / "state"), str(tmp_path / "again.pt"), "0").wait(120) == 0
+    assert ended(child(to_be_killed, None, tmp_path / "whole.pt", 0)) == 0
+    assert ended(child(to_be_killed, tmp_path / "state", tmp_path / "no.pt", 20)) == -signal.SIGKILL
+    assert not (tmp_path / "no.pt").exists() and (tmp_path / "state" / "training.state").exists()
+    assert ended(child(to_be_killed, tmp_path / "state", tmp_path / "again.pt", 0)) == 0
     one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "again.pt"))
-    for mine, others in zip(one["w"], other["w"], strict=True):
+    for mine, others in zip(one["weights"], other["weights"], strict=True):
         assert all(torch.allclose(mine[n], others[n], rtol=0, atol=1e-6) for n in mine)
-    for mine, others in zip(one["h"], other["h"], strict=True):
+    for mine, others in zip(one["histories"], other["histories"], strict=True):
         assert len(mine) == len(others) == 8
         assert all(a["loss"] == pytest.approx(b["loss"], abs=1e-6) for a, b in zip(mine, others, strict=True))
 
@@ -339,34 +352,28 @@ def test_a_state_of_another_training_or_a_damaged_one_is_refused(tmp_path: Path)
         trained(folder=tmp_path)
 
 
-SHARED = """
-import sys, torch, innerview as iv
-from tests.dictionaries.test_training import acts, FAST, SITE, texts
-from tests.networks import opened
-specs = [iv.DictionarySpec(SITE, a, 24, optimization=FAST) for a in (iv.TopK(3), iv.BatchTopK(3), iv.JumpReLU(l0=0.1, l0_target=3.0, bandwidth=0.05), iv.Gated(l1=0.1))]
-settings = iv.TrainingSettings(n_tokens=1600, batch_tokens=64, report_every=5, buffer_tokens=256, dead_after=300)
-made = [iv.train_dictionaries(acts(1000), specs, settings=settings, progress=False)]
-made.append(iv.train_dictionaries(opened("gpt2"), specs[:1], texts=texts(), settings=settings, progress=False))
-import os
-if os.environ.get("RANK", "0") == "0":
-    torch.save({"w": [d.weights.tensors() for m in made for d in m.dictionaries], "h": [list(h) for m in made for h in m.histories]}, sys.argv[1])
-"""
+SHARED = (iv.TopK(3), iv.BatchTopK(3), iv.JumpReLU(l0=0.1, l0_target=3.0, bandwidth=0.05), iv.Gated(l1=0.1))
+
+
+def to_be_shared(out: Path) -> None:
+    specs = [iv.DictionarySpec(SITE, one, 24, optimization=FAST) for one in SHARED]
+    settings = iv.TrainingSettings(n_tokens=1600, batch_tokens=64, report_every=5, buffer_tokens=256, dead_after=300)
+    made = [iv.train_dictionaries(acts(1000), specs, settings=settings, progress=False)]
+    model = opened("gpt2")
+    made.append(iv.train_dictionaries(model, specs[:1], texts=texts(), settings=settings, progress=False))
+    if os.environ.get("RANK", "0") == "0":
+        save(out, made)
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
-    alone = child(SHARED, str(tmp_path / "one.pt"))
+    alone = child(to_be_shared, tmp_path / "one.pt")
     port = str(29_600 + os.getpid() % 300)
-    shared = [
-        child(
-            SHARED, str(tmp_path / "two.pt"),
-            env={"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    assert [one.wait(200) for one in (alone, *shared)] == [0, 0, 0]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    shared = [child(to_be_shared, tmp_path / "two.pt", RANK=str(rank), **meeting) for rank in range(2)]
+    assert [ended(one) for one in (alone, *shared)] == [0, 0, 0]
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
-    for mine, others in zip(one["w"], two["w"], strict=True):
+    assert len(one["weights"]) == 5
+    for mine, others in zip(one["weights"], two["weights"], strict=True):
         assert all(torch.allclose(mine[n], others[n], rtol=0, atol=1e-4) for n in mine)
-    for mine, others in zip(one["h"], two["h"], strict=True):
-        for a, b in zip(mine, others, strict=True):
-            assert a == pytest.approx(b, abs=1e-4, rel=1e-4)
+    for mine, others in zip(one["histories"], two["histories"], strict=True):
+        assert all(a == pytest.approx(b, abs=1e-4, rel=1e-4) for a, b in zip(mine, others, strict=True))
