@@ -48,7 +48,7 @@ def _architecture(config: Fields, tensors: Tensors, n: int) -> Architecture:
     kind = config.text("activation", "", among=("relu", "topk", "jump_relu", "jumprelu", ""))
     k = config.whole("k", 0, least=1)
     if "k" in tensors:
-        k = k or int(tensors.number("k"))
+        k = k or int(tensors.number("k", is_whole=True))
     if k and kind != "topk":
         raise DictionaryError(f"config.yaml: activation is topk where k is said ({k}), not {kind or 'missing'!r}")
     if kind == "topk":

@@ -75,10 +75,9 @@ class _Layer:
         name = f"W_enc_{i}.safetensors"
         tensors: Tensors = of_safetensors(source.folder.path(name), name)
         n, d = tensors.shape(f"W_enc_{i}", 2)
-        (d_out,) = tensors.shape(f"b_dec_{i}", 1)
         threshold = tensors.take(f"threshold_{i}", n, infinite=True) if f"threshold_{i}" in tensors else None
         found = (
-            tensors.take(f"W_enc_{i}", n, d), tensors.take(f"b_enc_{i}", n), tensors.take(f"b_dec_{i}", d_out), threshold,
+            tensors.take(f"W_enc_{i}", n, d), tensors.take(f"b_enc_{i}", n), tensors.take(f"b_dec_{i}", d), threshold,
             tensors.dtype(f"W_enc_{i}"),
         )  # fmt: skip
         tensors.done()

@@ -74,7 +74,7 @@ def _architecture(kind: str, trainer: Fields, tensors: Tensors, n: int) -> tuple
 
 def _k(trainer: Fields, tensors: Tensors, n: int) -> int:
     said = trainer.whole("k", None)
-    stored = int(tensors.number("k")) if "k" in tensors or "k" in tensors.values else None
+    stored = int(tensors.number("k", is_whole=True)) if "k" in tensors or "k" in tensors.values else None
     tensors.taken.add("k")
     if said is not None and stored is not None and said != stored:
         raise DictionaryError(f"config.json: k is {said}, and {tensors.file} stores {stored}")

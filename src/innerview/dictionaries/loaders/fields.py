@@ -7,6 +7,8 @@ from typing import Any
 from innerview.errors import DictionaryError
 
 _MISSING = object()
+# Keys by which other libraries are told to import or call something.
+CODE = ("_target_", "auto_map", "custom_pipelines", "py/object", "py/reduce", "py/type", "__reduce__", "__class__")
 
 
 class Fields:
@@ -29,6 +31,11 @@ class Fields:
         """
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise DictionaryError(f"{where} holds an object of named fields, not {reprlib.repr(values)}")
+        acting = next((key for key in CODE if key in values), None)
+        if acting:
+            raise DictionaryError(
+                f"{where}: {acting} tells a library to run code; configs of dictionaries are plain values"
+            )
         return cls(where, values)
 
     def __contains__(self, key: str) -> bool:
@@ -36,7 +43,8 @@ class Fields:
 
     def inner(self, key: str) -> "Fields":
         """The fields of an object inside; those of an empty one where it is not there."""
-        return Fields.of(f"{self.where}: {key}", self.values.get(key) or {})
+        value = self.values.get(key)
+        return Fields.of(f"{self.where}: {key}", {} if value is None else value)
 
     def text(self, key: str, default: Any = _MISSING, *, among: tuple[str, ...] = ()) -> str:
         """A text, one of `among` where that is given."""

@@ -82,7 +82,7 @@ def _openai_architecture(tensors: Tensors, n: int) -> Architecture:
     after = tensors.values.get("activation_state_dict.postact_fn")
     if after != "ReLU":
         raise DictionaryError(f"{tensors.file}: 'activation_state_dict.postact_fn' is ReLU, not {after!r:.80}")
-    k = tensors.number("activation_state_dict.k")
+    k = tensors.number("activation_state_dict.k", is_whole=True)
     if not isinstance(k, int) or not 1 <= k <= n:
         raise DictionaryError(f"{tensors.file}: 'activation_state_dict.k' is a whole number from 1 to {n}, not {k!r}")
     return TopK(k)

@@ -25,6 +25,7 @@ TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu
 BATCHED = ("batchtopk", "matryoshka_batchtopk")
 ARCHITECTURES = ("standard", "gated", "jumprelu", "topk", "matching_pursuit", *BATCHED, *TRANSCODERS)
 NORMALISED = ("none", "expected_average_only_in", "constant_norm_rescale", "layer_norm", "covariance_whitening")
+BEFORE_6 = ("hook_point", "hook_name", "activation_fn_str", "activation_fn")
 # The field came with 6.16; a later file without it lost it.
 RESCALED_SINCE = (6, 20)
 
@@ -52,7 +53,13 @@ def settings_of(fields: Fields) -> Settings:
     Raises:
         DictionaryError: A field that changes codes is missing, or of another type.
     """
-    return _nested(fields) if isinstance(fields.values.get("metadata"), dict) else _flat(fields)
+    if "metadata" in fields:
+        return _nested(fields)
+    if not any(name in fields for name in BEFORE_6):
+        raise DictionaryError(
+            f"{fields.where}: metadata is missing, and so are the fields of before version 6 ({', '.join(BEFORE_6)})"
+        )
+    return _flat(fields)
 
 
 def _nested(fields: Fields) -> Settings:

@@ -142,7 +142,7 @@ def _saelens_architecture(dictionary: Dictionary, is_transcoder: bool) -> tuple[
     stem = ("skip_transcoder" if dictionary.weights.skip is not None else "transcoder") if is_transcoder else ""
     if type(architecture) is ReLU:
         return stem or "standard", {}, {}
-    if type(architecture) is JumpReLU or isinstance(architecture, BatchTopK):
+    if isinstance(architecture, (JumpReLU, BatchTopK)):
         return f"jumprelu_{stem}" if stem else "jumprelu", {"threshold": own_tensors["threshold"]}, {}
     if not stem and type(architecture) is TopK:
         return "topk", {}, {"k": architecture.k, "rescale_acts_by_decoder_norm": False}

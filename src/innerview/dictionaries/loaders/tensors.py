@@ -97,8 +97,8 @@ class Tensors:
         """The same, None where there is no such tensor."""
         return self.take(name, *shape, transposed=transposed) if name in self.entries else None
 
-    def number(self, name: str) -> float | int:
-        """One number: a tensor of one, or a plain value.
+    def number(self, name: str, *, is_whole: bool = False) -> float | int:
+        """One number: a tensor of one, or a plain value; a whole one where that is asked.
 
         Raises:
             DictionaryError: It is missing, or more than one number.
@@ -110,8 +110,10 @@ class Tensors:
             if entry.shape not in ((), (1,)):
                 raise DictionaryError(f"{self.file}: {name!r} is one number, not the shape {list(entry.shape)}")
             value = self._read(name, entry).item()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-            raise DictionaryError(f"{self.file}: {name!r} is one number, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int if is_whole else float) or value != value:
+            raise DictionaryError(
+                f"{self.file}: {name!r} is one {'whole' if is_whole else 'real'} number, not {value!r:.80}"
+            )
         return value
 
     def dtype(self, name: str) -> str:
