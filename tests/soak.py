@@ -20,6 +20,8 @@ import innerview as iv
 from innerview.errors import EditError
 from innerview.hooks import board_of
 from innerview.runs import current
+from tests.dictionaries import hostile
+from tests.engine.store_rows import row_23, row_24, row_25
 from tests.engine.uses import broken_off, interrupts, is_free, uses
 from tests.networks import (
     CONTAINERS,
@@ -439,6 +441,13 @@ ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
     12: (row_12, 2, 10),
     13: (row_13, 16, 2_000),
     14: (row_14, 160, 1_000),
+    15: (hostile.row_15, 200, 3_000),
+    17: (hostile.row_17, 60, 1_000),
+    18: (hostile.row_18, 60, 100),
+    19: (hostile.row_19, 60, 100),
+    23: (row_23, 4, 200),
+    24: (row_24, 40, 1_000),
+    25: (row_25, 2, 600),
 }
 
 

@@ -10,19 +10,19 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "innerview"
 FLOORS = (
-    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket", "glyphs", "progress"}),
+    ("ground", {"errors", "opened", "shows", "interrupts", "bundled", "pocket", "glyphs", "progress", "plots"}),
     ("network", {"models", "kernels"}),
     (
         "engine",
         {
-            "runs", "hooks", "attachments", "own_forwards", "writing_runs", "calls", "activations", "direction", "readings",
+            "runs", "hooks", "attachments", "own_forwards", "writing_runs", "pair_runs", "calls", "activations", "direction", "readings",
             "conditions", "recorder", "rows", "plans", "forwards", "sides",
             "inputs", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written", "compiling",
             "where", "capturing", "edits", "generation", "stores",
         },
     ),
     ("codes", {"dictionaries"}),
-    ("study", {"directions", "lens", "causal", "measures", "recipes", "sweeps", "metrics", "outcomes", "plots"}),
+    ("study", {"directions", "lens", "causal", "measures", "recipes", "sweeps", "metrics", "outcomes"}),
     ("features", {"features"}),
     ("claims", {"claims"}),
     ("face", {"widgets"}),
@@ -30,7 +30,7 @@ FLOORS = (
 )  # fmt: skip
 FLOOR = {name: height for height, (_, names) in enumerate(FLOORS) for name in names}
 # Optional dependencies, imported where they are used: the extra `export`, for pages of notebooks, and jupyter's own.
-OPTIONAL = {"nbclient", "nbformat", "mistune", "pygments", "IPython", "ipykernel", "torchvision", "peft"}
+OPTIONAL = {"sae_lens", "nbclient", "nbformat", "mistune", "pygments", "IPython", "ipykernel", "torchvision", "peft"}
 GUARDED = {
     "triton": ("kernels/",),
     "transformers": ("models/", "dictionaries/loaders/"),

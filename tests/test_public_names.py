@@ -9,11 +9,15 @@ import pytest
 import innerview as iv
 
 NAMES = [
-    "Store", "StoreError", "open_store",
-    "CrossLayerTranscoder", "CrossLayerWeights", "Crosscoder", "Weights",
+    "TanhJumpReLU",
+    "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",
+    "Matryoshka",
+    "Store", "StoreError", "open_store", "Evaluation", "FeatureMatch", "evaluate_dictionary", "match_features",
+    "CrossLayerTranscoder", "CrossLayerWeights", "Crosscoder", "Weights", "Splice", "spliced",
+    "FeatureAttributions", "GradientTimesActivation", "IntegratedGradients", "attribute_features",
     "toy_superposition", "Superposition",
     "GroupMax", "MatchingPursuit", "SemiNMF", "fit_semi_nmf",
-    "BatchTopK", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
+    "BatchTopK", "load_dictionary", "save_dictionary", "OwnFormat", "SAELensFormat", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
     "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",

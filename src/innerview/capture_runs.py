@@ -59,12 +59,9 @@ class Keeper:
         for site in self.by_point[point]:
             if self._is_due(site):
                 self._put(site, site.read(value, self.shape))
-        self._stop_if_done()
-        return None
-
-    def _stop_if_done(self) -> None:
         if self._may_stop and len(self.values) == len(self.sites):
             raise _Stop
+        return None
 
     def _is_due(self, site: Site) -> bool:
         """Whether this firing of a site is one to keep.

@@ -80,7 +80,9 @@ def capture(
     call = task.seen_by(call)
     task.check(call)
     taker = task.sink.taker if task.sink else None
-    done = taker.begin(model, *_asked(task, call)) if isinstance(taker, Resumable) else 0
+    # Asking whether something has certain methods takes as long as a small layer.
+    store = taker if taker is not None and isinstance(taker, Resumable) else None
+    done = store.begin(model, *_asked(task, call)) if store is not None else 0
     listed = parts(call, batch_size, is_sorted=taker is None, first=done)
     had_gradients = torch.is_grad_enabled()
     try:
@@ -91,8 +93,8 @@ def capture(
             return run_chunks(model, listed, lambda rows: task.of_rows(call, rows), taker=taker, progress=progress)
         finally:
             torch.set_grad_enabled(had_gradients)
-            if isinstance(taker, Resumable):
-                taker.flush()
+            if store is not None:
+                store.flush()
     except KeyboardInterrupt:
         # It may have come before gradients were switched back; the second time does it.
         torch.set_grad_enabled(had_gradients)

@@ -1,6 +1,7 @@
 """Generation as a live handle: a worker thread writes, the handle reads, updates and stops it."""
 
 import atexit
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,11 +20,12 @@ from innerview.models.options import CacheKind, Options
 from innerview.models.sampling import GumbelSampler
 from innerview.models.writing import generation_config
 from innerview.opened import opened
+from innerview.pair_runs import PairWritingRun, check_late, check_pair
 from innerview.readings import Reading
 from innerview.recorder import Recorder
 from innerview.rows import Memory
 from innerview.runs import EMPTY, Plan, Rows, check_prompts, check_width, current
-from innerview.sides import is_pair
+from innerview.sides import decoder_start, encoder_of, is_pair
 from innerview.writing_runs import WritingRun
 from innerview.written import Written
 
@@ -39,19 +41,22 @@ class Generation:
 
     Attributes:
         model: The network.
-        prompt_tokens: Ids of each row's prompt.
+        prompt_tokens: Ids of each row's prompt; of an encoder–decoder, what its encoder reads.
     """
 
     def __init__(
         self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, options: Options, *,
         readings: Sequence[Direction | Reading], capture: str | Sequence[str],
-        on_token: Callable[["Generation"], None] | None,
+        on_token: Callable[["Generation"], None] | None, read: text.Tokens | None = None,
     ) -> None:  # fmt: skip
         self.model = model
-        self.prompt_tokens = tokens.rows()
+        self.prompt_tokens = (tokens if read is None else read).rows()
+        # What is written goes on from these: the prompts, or what a decoder starts from while its encoder reads the prompts.
         self._tokens = tokens
+        self._read = read
         self._base = base
-        self._config = generation_config(model, options, pad_id=text.pad_id(model))
+        pad_id = text.pad_id(model) if read is None else _filler(model)
+        self._config = generation_config(model, options, pad_id=pad_id)
         self._sampler = GumbelSampler(options) if options.is_drawn else None
         self._each = each = options.num_return_sequences if options.is_drawn else 1
         self._on_token = on_token
@@ -63,18 +68,19 @@ class Generation:
         self._recorder = Recorder(model, readings)
         self._written = Written(model, capture)
         lengths = tokens.lengths
-        self._prompt_lengths = lengths
         self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
         # Beams end inside transformers, and what they hand over holds no end of text.
         self._ends = set() if options.num_beams > 1 else set(self._stops())
         self._counted = 0
         self._has_ended = False
-        self._run = WritingRun(
-            board_of(model),
-            plan,
-            self._rows,
-            recomputes=options.cache == "none",
-            taps=_together(self._recorder.taps(), self._written.taps()),
+        # What transformers is told behind each token: no row ends for our sake.
+        self._goes_on: Tensor | None = None
+        taps = _together(self._recorder.taps(), self._written.taps())
+        board, recomputes = board_of(model), options.cache == "none"
+        self._run = (
+            WritingRun(board, plan, self._rows, recomputes=recomputes, taps=taps)
+            if read is None
+            else PairWritingRun(board, plan, self._rows, read=read, recomputes=recomputes, taps=taps)
         )
         self._recorder.run = self._written.run = self._run
         self._run.memory = Memory(tokens.ids, tokens.mask, tokens.lengths)
@@ -103,10 +109,8 @@ class Generation:
     @property
     def texts_so_far(self) -> list[str]:
         """The continuations of all rows as far as they are written."""
-        prompts = [row for row in self.prompt_tokens for _ in range(self._each)]
-        rows = self.tokens_so_far
-        if len(prompts) != len(rows):
-            prompts = [row for row in self.prompt_tokens for _ in range(len(rows) // len(self.prompt_tokens))]
+        rows, starts = self.tokens_so_far, self.prompt_tokens if self._read is None else self._tokens.rows()
+        prompts = [row for row in starts for _ in range(len(rows) // len(starts))]
         return [text.decode(self.model, row, after=prompt) for row, prompt in zip(rows, prompts, strict=True)]
 
     @property
@@ -214,7 +218,12 @@ class Generation:
             EditError: An edit does not fit.
         """
         plan = self._base + Plan.of(self.model, edits)
-        check_prompts(plan, self._run.memory, self._room)
+        if self._read is None:
+            check_prompts(plan, self._run.memory, self._room)
+        else:
+            check_pair(self.model.module, plan, self._read, self._tokens, self._room)
+        if isinstance(self._run, PairWritingRun) and self._run.has_begun:
+            check_late(self.model.module, self._run.plan, plan)
         late = [] if self._run.is_new else [one.name for one in plan.over_prompt - self._run.plan.over_prompt]
         if late:
             raise EditError(
@@ -233,7 +242,7 @@ class Generation:
         current.set(self._run)
         run = self._run
         try:
-            run.held = run.board.acquire(run.points)
+            run.enter()
             self._write()
         except _Cancelled:
             self._cancel.set()
@@ -241,19 +250,20 @@ class Generation:
             # Kept, and raised to whoever waits.
             self._error = error
         finally:
-            run.let_go()
-            run.board.release(run.held)
+            run.leave()
             current.set(None)
             self._finished.set()
 
     def _write(self) -> None:
         device = self.model.device
-        mask = self._tokens.mask.repeat_interleave(self._each, dim=0).long()
+        read = self._tokens if self._read is None else self._read
+        given = {"input_ids": read.ids, "attention_mask": read.mask.long()}
+        if self._read is not None:
+            given["decoder_input_ids"] = self._tokens.ids
         processors = [self._sampler] if self._sampler else []
         writer: Any = self.model.module
         written = writer.generate(
-            input_ids=self._ids.to(device),
-            attention_mask=mask.to(device),
+            **{name: value.repeat_interleave(self._each, dim=0).to(device) for name, value in given.items()},
             generation_config=self._config,
             logits_processor=processors,
             stopping_criteria=[self._on_step],
@@ -277,22 +287,27 @@ class Generation:
                 current.reset(token)
         if self._cancel.is_set():
             raise _Cancelled
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        if self._goes_on is None or self._goes_on.shape[0] != input_ids.shape[0]:
+            self._goes_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        return self._goes_on
 
     def _count(self) -> None:
         """Bring the rows' lengths up to date: what follows the end of text is padding."""
-        generated = self._ids[:, self._tokens.ids.shape[1] :]
-        rows, width = generated.shape
-        if self._prompt_lengths.shape[0] != rows:
-            self._prompt_lengths = self._tokens.lengths.repeat_interleave(rows // self._tokens.ids.shape[0])
+        start = self._tokens.ids.shape[1]
+        rows, width = self._ids.shape[0], self._ids.shape[1] - start
         if self._ends and not self._has_ended:
-            self._has_ended = not self._ends.isdisjoint(generated[:, self._counted :].flatten().tolist())
+            fresh = self._ids[:, start + self._counted :].tolist()
+            self._has_ended = any(not self._ends.isdisjoint(row) for row in fresh)
         self._counted = width
-        # Until a row ends, every token is real: looking at the newest ones is enough.
-        counts = _real_counts(generated, list(self._ends)) if self._has_ended else width
-        is_full = self._rows.is_full and (isinstance(counts, int) or bool((counts == width).all()))
         base = self._rows
-        self._run.rows = Rows(base.left_pad, self._prompt_lengths + counts, base.prompt_len, is_full=is_full)
+        if not self._has_ended:
+            # Until a row ends, every token is real: looking at the newest ones is enough.
+            self._run.rows = Rows(base.left_pad, base.length, base.prompt_len, is_full=base.is_full, grown=width)
+            return
+        counts = _real_counts(self._ids[:, start:], list(self._ends))
+        lengths = base.length.repeat_interleave(rows // base.length.shape[0])
+        is_full = base.is_full and bool((counts == width).all())
+        self._run.rows = Rows(base.left_pad, lengths + counts, base.prompt_len, is_full=is_full)
 
     def _stops(self) -> list[int]:
         stops = self._config.eos_token_id
@@ -341,7 +356,8 @@ def generate(
 
     Args:
         model: The network.
-        prompt: A text, a chat, ids, or a list of one of these.
+        prompt: A text, a chat, ids, or a list of one of these. An encoder–decoder reads it in its encoder; its decoder starts from its
+            start token, and places, scopes and steps of edits in the decoder count the decoder's own tokens, that one first.
         edits: Edits of this run, behind what is attached and the caller's open blocks.
         max_new_tokens: Tokens to write at most.
         temperature: 0 takes the likeliest token; above 0 draws.
@@ -367,13 +383,19 @@ def generate(
         raise GenerationError(
             f"activations follow one text a prompt, and {num_beams} beams reorder theirs; use num_beams=1"
         )
-    tokens = text.encode(model, prompt, pad_left=True, room=max_new_tokens)
+    read = text.encode(model, prompt) if is_pair(model.module) else None
+    tokens = text.encode(model, prompt, pad_left=True, room=max_new_tokens) if read is None else _start(model, read)
     base = EMPTY if hermetic else board_of(model).frozen_plan()
     plan = base + Plan.of(model, edits)
     if plan.by_point or readings or capture:
         refuse_compiled(model.module, "")
-    check_prompts(plan, Memory(tokens.ids, tokens.mask, tokens.lengths), max_new_tokens - 1)
-    run = Generation(model, tokens, plan, base, options, readings=tuple(readings), capture=capture, on_token=on_token)
+    if read is None:
+        check_prompts(plan, Memory(tokens.ids, tokens.mask, tokens.lengths), max_new_tokens - 1)
+    else:
+        check_pair(model.module, plan, read, tokens, max_new_tokens - 1)
+    run = Generation(
+        model, tokens, plan, base, options, readings=tuple(readings), capture=capture, on_token=on_token, read=read
+    )
     opened.add("run", run)
     return run.start()
 
@@ -391,6 +413,38 @@ def _stop_all() -> None:
 atexit.register(_stop_all)
 
 
+def _start(model: Model, read: text.Tokens) -> text.Tokens:
+    """What the decoder of an encoder–decoder starts from, a row for each that its encoder reads."""
+    start = decoder_start(model.module)
+    assert start is not None
+    ids = torch.full((read.ids.shape[0], 1), start)
+    return text.Tokens(ids, torch.ones_like(ids, dtype=torch.bool), read.is_single)
+
+
+def _filler(model: Model) -> int:
+    """The id that fills a decoder's rows behind their end."""
+    found = getattr(model.module.config, "pad_token_id", None)
+    return found if isinstance(found, int) else text.pad_id(model)
+
+
+def _check_pair_writes(model: Model, options: Options) -> None:
+    root: Any = model.module
+    if "input_ids" not in inspect.signature(root.forward).parameters or encoder_of(root) is None:
+        raise GenerationError(
+            f"the encoder of {model.name} reads no token ids; call model.module.generate(...) inside iv.editing(model, edits)"
+        )
+    if decoder_start(root) is None:
+        raise GenerationError(
+            f"{model.name} does not say what its decoder starts from: its config has decoder_start_token_id=None; "
+            "set model.module.generation_config.decoder_start_token_id first"
+        )
+    if model.context is not None and options.max_new_tokens >= model.context:
+        raise GenerationError(
+            f"max_new_tokens={options.max_new_tokens} and the start do not fit into the decoder's context of {model.context}; "
+            f"ask for at most {model.context - 1}"
+        )
+
+
 def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None:
     """Refuse what this network, or this choice of options, cannot do."""
     if not hasattr(model.module, "generate"):
@@ -398,10 +452,7 @@ def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None
             f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model"
         )
     if is_pair(model.module):
-        raise GenerationError(
-            f"{model.name} is an encoder-decoder, which writes in its decoder what it read in its encoder; iv.generate follows one text: "
-            "call model.module.generate(...) inside iv.editing(model, edits)"
-        )
+        _check_pair_writes(model, options)
     if on_token is not None and not callable(on_token):
         raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")
     if isinstance(readings, (Direction, Reading)) or not isinstance(readings, Sequence):

@@ -17,7 +17,7 @@ from innerview.models.model import Model, lock_of
 from innerview.models.site import Point
 from innerview.own_forwards import Block, OwnForward, Prompts, raise_unmet
 from innerview.runs import EMPTY, Plan, Rows, Run, current
-from innerview.sides import Pair
+from innerview.sides import Pair, is_pair
 
 ROOT: Point = ("", "root")  # type: ignore[assignment]
 
@@ -248,6 +248,7 @@ class BoardRun(Run):
     def __init__(self, board: Board, plan: Plan, rows: Rows | None, **options: Any) -> None:
         super().__init__(plan, rows, **options)
         self.board = board
+        self._reads_two: bool | None = None
 
     def call(self, args: tuple, kwargs: dict) -> Any:
         """What the root module returns for one forward of this run, under the network's lock."""
@@ -280,9 +281,14 @@ class BoardRun(Run):
 
     def starts(self, args: tuple, kwargs: dict) -> None:
         """The root module is called: count the tokens."""
-        args, kwargs = named(self.board.root, args, kwargs)
+        self.locate(*named(self.board.root, args, kwargs))
+
+    def locate(self, args: tuple, kwargs: dict) -> None:
+        """Count the tokens of a call of the root."""
         shape, device = ids_shape(args, kwargs)
-        self.pair = Pair.of(self.board.root, kwargs)
+        if self._reads_two is None:
+            self._reads_two = is_pair(self.board.root)
+        self.pair = Pair.of(self.board.root, kwargs) if self._reads_two else None
         self.begin(shape, cache_length(kwargs), device, token_ids(args, kwargs))
 
     def ends(self, is_whole: bool) -> None:

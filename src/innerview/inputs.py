@@ -13,7 +13,7 @@ from innerview.errors import CaptureError, TextError
 from innerview.models import text
 from innerview.models.model import Model
 from innerview.rows import Rows
-from innerview.sides import decoder_tokens, is_pair
+from innerview.sides import decoder_start, decoder_tokens, is_pair
 
 
 class Call:
@@ -55,7 +55,12 @@ class Call:
     @classmethod
     def _of_ready(cls, model: Model, inputs: Any) -> "Call | None":
         """The call for ids that need no padding and no word about them; None for inputs that `encode` must look at."""
-        if not isinstance(inputs, Tensor) or inputs.dtype != torch.int64 or inputs.ndim not in (1, 2) or not inputs.is_cpu:
+        if (
+            not isinstance(inputs, Tensor)
+            or inputs.dtype != torch.int64
+            or inputs.ndim not in (1, 2)
+            or not inputs.is_cpu
+        ):
             return None
         count = inputs.numel()
         # Each operation on a tensor takes as long as a few lines of Python, and behind a network several times that.
@@ -81,11 +86,10 @@ class Call:
         """
         tokens = text.encode(model, inputs)
         given = _arguments(model, tokens, is_full=bool(tokens.mask.all()))
-        config: Any = model.module.config
-        start = getattr(config, "decoder_start_token_id", None)
-        if not isinstance(start, int):
+        start = decoder_start(model.module)
+        if start is None:
             raise TextError(
-                f"{model.name} is an encoder-decoder whose config has decoder_start_token_id={start!r}, so what its decoder reads is "
+                f"{model.name} is an encoder-decoder whose config has decoder_start_token_id=None, so what its decoder reads is "
                 "unknown; give {'input_ids': ..., 'decoder_input_ids': ...}"
             )
         given["decoder_input_ids"] = given["input_ids"].new_full((tokens.ids.shape[0], 1), start)
@@ -213,9 +217,7 @@ def _all_true(rows: int, width: int) -> Tensor:
     return _true(rows, width).clone() if rows * width <= FEW else torch.ones((rows, width), dtype=torch.bool)
 
 
-def _arguments(
-    model: Model, tokens: text.Tokens, *, is_full: bool, listed: list[int] | None = None
-) -> dict[str, Any]:
+def _arguments(model: Model, tokens: text.Tokens, *, is_full: bool, listed: list[int] | None = None) -> dict[str, Any]:
     """The module's own arguments for rows of ids, padded right; `listed` are all the ids, where somebody has listed them."""
     takes = _parameters(model)
     if "input_ids" not in takes:

@@ -238,7 +238,7 @@ def _called(metric: Callable[[Tensor], Any]) -> Callable[[Outcome], Tensor]:
         batch = len(outcome.rows)
         found = metric(outcome.logits[:, None] if outcome.has_tokens else outcome.logits)
         try:
-            numbers = torch.as_tensor(found).detach().float()
+            numbers = torch.as_tensor(found).float()
         except (TypeError, ValueError, RuntimeError) as error:
             raise MetricError(
                 f"the metric returned {found!r:.80}, no numbers; return one a prompt, [{batch}]"

@@ -86,11 +86,11 @@ class Prompts:
         """The site where what the network says can be read."""
         return "logits" if "logits" in self.model.table else ROOT_OUTPUT
 
-    def run(self, rows: Sequence[int], sites: Sequence[str], edits: Any = ()) -> Activations:
-        """Activations of the chosen rows in one forward, in their order; a row may be chosen often."""
+    def run(self, rows: Sequence[int], sites: Sequence[str], edits: Any = (), *, grad: bool = False) -> Activations:
+        """Activations of the chosen rows in one forward, in their order; a row may be chosen often. `grad` keeps their graph."""
         given = self._given(list(rows))
         # One forward: the edits of a study speak of its rows.
-        found = capture(self.model, given, list(sites), edits=edits, batch_size=len(rows), progress=False)
+        found = capture(self.model, given, list(sites), edits=edits, batch_size=len(rows), progress=False, grad=grad)
         if self.ids is None or found.tokens is not None:
             return found
         ids = given.cpu()

@@ -31,10 +31,11 @@ class Recorder:
 
     def _tap(self, reading: Reading) -> Callable[[Site, Tensor], None]:
         def record(site: Site, value: Tensor) -> None:
-            assert self.run is not None and self.run.forward is not None
+            forward = None if self.run is None else self.run.at(site.point)
+            assert forward is not None
             amounts = reading.of(value.detach())
-            real, kept = self.run.forward.real, self.values[reading.name]
-            starts_over = self.run.forward.col0 == 0
+            real, kept = forward.real, self.values[reading.name]
+            starts_over = forward.col0 == 0
             rows = [row if real is None else row[real[i]] for i, row in enumerate(amounts)]
             fresh = [row.tolist() for row in rows]
             self.values[reading.name] = fresh if starts_over else [a + b for a, b in zip(kept, fresh, strict=True)]

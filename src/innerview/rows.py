@@ -22,6 +22,7 @@ class Rows:
         has_positions: Whether positions in the rows are known at all.
         is_full: Whether every token of every row is known to be real, so that no mask is needed.
         real: True for real tokens, shape [rows, columns]; None where `left_pad` and `length` say it all.
+        grown: Real tokens of every row behind its `length`.
     """
 
     left_pad: Tensor
@@ -31,6 +32,7 @@ class Rows:
     has_positions: bool = True
     is_full: bool = False
     real: Tensor | None = None
+    grown: int = 0
 
     def expanded(self, rows: int) -> "Rows":
         """The same, for a forward with more rows: beams and several sequences come repeat-interleaved."""
@@ -44,7 +46,7 @@ class Rows:
         prompt = None if self.prompt_len is None else self.prompt_len.repeat_interleave(each)
         real = None if self.real is None else self.real.repeat_interleave(each, dim=0)
         pads = self.left_pad.repeat_interleave(each)
-        return Rows(pads, length, prompt, self.why_unknown, self.has_positions, self.is_full, real)
+        return Rows(pads, length, prompt, self.why_unknown, self.has_positions, self.is_full, real, self.grown)
 
     def pos(self, since: int, until: int, device: Any) -> Tensor:
         """Position of each token of some columns in its row, negative for left pads, shape [rows, until − since]."""
@@ -59,7 +61,7 @@ class Rows:
         if self.real is not None:
             return self.real[:, since:until].to(device)
         pos = self.pos(since, until, device)
-        return (pos >= 0) & (pos < self.length.to(device)[:, None])
+        return (pos >= 0) & (pos < self.length.to(device)[:, None] + self.grown)
 
 
 @dataclass(eq=False)

@@ -112,10 +112,14 @@ class Run:
         self.forward = Forward(self.rows, shape, col0, device, ids=ids, memory=self.memory)
         self.columns = col0 + self.forward.q
 
+    def at(self, point: Point) -> Forward | None:
+        """Where the tokens of a point stand in the forward under way."""
+        return self.forward if self.pair is None else self.pair.at(point, self.forward)
+
     def visit(self, point: Point, value: Any) -> Any:
         """Apply edits and taps to what a module handles; None when nothing changed."""
         self.fired.add(point)
-        plan, forward = self.plan, self.forward if self.pair is None else self.pair.at(point, self.forward)
+        plan, forward = self.plan, self.at(point)
         changed = apply(plan.by_point.get(point, ()), forward, value)
         if plan.reads:
             listen(plan, point, forward, value if changed is None else changed)

@@ -23,12 +23,13 @@ class Pair:
     Args:
         root: The root module.
         decoder: Where the decoder's tokens stand; None when the call does not say.
+        known: Points whose side is known already, and whether it is the decoder's; what is found out is added.
     """
 
-    def __init__(self, root: nn.Module, decoder: Forward | None) -> None:
+    def __init__(self, root: nn.Module, decoder: Forward | None, known: dict[Point, bool] | None = None) -> None:
         self.decoder = decoder
         self._root = root
-        self._is_decoders: dict[Point, bool] = {}
+        self._is_decoders = {} if known is None else known
 
     @classmethod
     def of(cls, root: nn.Module, kwargs: dict, told: Any = None) -> "Pair | None":
@@ -87,6 +88,18 @@ def is_decoders(root: nn.Module, point: Point) -> bool:
             f"module {path!r} is shared by encoder and decoder, so which text its tokens are of is unclear; name a module of one of them"
         )
     return False
+
+
+def decoder_start(root: nn.Module) -> int | None:
+    """The id that a decoder starts from where nothing else is said; None where transformers knows none."""
+    places = (getattr(root, "generation_config", None), getattr(root, "config", None))
+    found = next((i for i in (getattr(one, "decoder_start_token_id", None) for one in places) if i is not None), None)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def encoder_of(root: nn.Module) -> nn.Module | None:
+    """The encoder of an encoder–decoder of transformers; None where it has none of its own."""
+    return _part(root, "encoder")
 
 
 def _part(root: nn.Module, name: str) -> nn.Module | None:

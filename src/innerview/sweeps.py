@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal
 
@@ -261,6 +261,10 @@ class _Stacked(Edit):
         return self.parts[0].width
 
     @property
+    def sources(self) -> tuple[tuple[str, int], ...]:
+        return self.parts[0].sources
+
+    @property
     def label(self) -> str:
         return self.parts[0].label
 
@@ -271,7 +275,7 @@ def _split(
     """What an edit is given, in equal pieces of rows."""
     shares = [None] * count if share is None else share.chunk(count)
     masks = [None] * count if context is None or context.mask is None else context.mask.chunk(count)
-    contexts = [context if context is None or mask is None else replace(context, mask=mask) for mask in masks]
+    contexts = [None if context is None else context.part(nth, count, mask) for nth, mask in enumerate(masks)]
     return list(zip(x.chunk(count), shares, contexts, strict=True))
 
 

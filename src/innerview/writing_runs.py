@@ -23,9 +23,22 @@ class WritingRun(BoardRun):
         """Put new edits in force from the next forward on; takes no lock."""
         self._pending.append(plan)
 
-    def starts(self, args: tuple, kwargs: dict) -> None:
+    def enter(self) -> None:
+        """Put the hooks on."""
+        self.held = self.board.acquire(self.points)
+
+    def leave(self) -> None:
+        """Give the lock and the hooks back."""
+        self.let_go()
+        self.board.release(self.held)
+
+    def lock(self) -> None:
+        """Hold the network's lock for a forward."""
         self.board.lock.acquire()
         self._is_locked = True
+
+    def starts(self, args: tuple, kwargs: dict) -> None:
+        self.lock()
         super().starts(args, kwargs)
         if self._pending:
             self._switch(self._pending.pop())
@@ -42,10 +55,11 @@ class WritingRun(BoardRun):
             self.board.lock.release()
 
     def _switch(self, plan: Plan) -> None:
-        assert self.forward is not None
+        forward = self.forward if self.pair is None else self.pair.decoder
+        assert forward is not None
         if self._recomputes and not self.is_new:
             # Without a cache, old tokens pass again: they keep the edits they had.
-            fresh = self.forward.col0 + self.forward.q - 1
+            fresh = forward.col0 + forward.q - 1
             plan = Plan.joined(plan.edits, self.plan.between(0, fresh) + plan.between(fresh, None))
         old, self.held = self.held, self.board.acquire(plan.points | set(self.taps))
         self.plan = plan

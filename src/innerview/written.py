@@ -13,6 +13,7 @@ from innerview.models import text
 from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.runs import Run
+from innerview.sides import is_decoders, is_pair
 
 
 class Written:
@@ -28,7 +29,12 @@ class Written:
         self.run: Run | None = None
         self._kept: dict[str, list[Tensor]] = {site.name: [] for site in self.sites}
         self._columns: dict[str, int] = dict.fromkeys(self._kept, 0)
+        reads_two = is_pair(model.module)
         for site in self.sites:
+            if reads_two and not is_decoders(model.module, site.point):
+                raise CaptureError(
+                    f"{site.name!r} is of the encoder's tokens, which pass once and not as the decoder writes; iv.capture(model, prompts) gives it"
+                )
             if site.name == "logits" or site.is_eager or site.pos_axis != 1:
                 raise CaptureError(
                     f"{site.name!r} is not computed for every token while a run writes; iv.capture it from the text that was written"
@@ -42,8 +48,8 @@ class Written:
         return found
 
     def _keep(self, site: Site, value: Tensor) -> None:
-        assert self.run is not None and self.run.forward is not None
-        forward = self.run.forward
+        forward = None if self.run is None else self.run.at(site.point)
+        assert forward is not None
         if forward.shape is None or tuple(value.shape[:2]) != forward.shape:
             raise CaptureError(
                 f"{site.name!r} of shape {list(value.shape)} does not have the tokens {list(forward.shape or ())} of this forward; "

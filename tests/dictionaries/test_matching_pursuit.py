@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import innerview as iv
 from innerview.dictionaries.manifest import Manifest, Normalisation
 from innerview.dictionaries.weights import Weights
+from tests.dictionaries.test_losses import a_step, check
 
 
 def a_dictionary(architecture: Any, n: int = 24, d: int = 8, *, unit: bool = False, seed: int = 0) -> iv.Dictionary:
@@ -107,3 +109,28 @@ def test_a_transcoder_cannot_pursue() -> None:
     weights = Weights(torch.randn(4, 8), torch.zeros(4), torch.randn(4, 6), torch.zeros(6))
     with pytest.raises(iv.DictionaryError, match="6 wide, the input 8"):
         iv.Dictionary(weights, iv.MatchingPursuit(2), Manifest(False, Normalisation()))
+
+
+@pytest.mark.parametrize("dead", [0, 3])
+def test_its_loss_is_the_squared_length_of_what_is_left_and_turns_dead_rows_towards_it(dead: int) -> None:
+    def formula(w: dict[str, Tensor], x: Tensor, target: Tensor) -> dict[str, Tensor]:
+        left, rows = x, w["decoder"] / (w["decoder"] ** 2).sum(1, keepdim=True).sqrt()
+        made = w["decoder_bias"].expand_as(target)
+        for _ in range(3):
+            best = (left @ rows.T).argmax(1)
+            taken = torch.relu((left * rows[best]).sum(1, keepdim=True)) * rows[best]
+            left, made = left - taken, made + taken
+        parts = {"reconstruction": ((made - target) ** 2).sum(1).mean()}
+        if dead:
+            parts["revival"] = -0.5 * (left.detach() @ rows[:dead].T).mean()
+        return parts
+
+    check(iv.MatchingPursuit(3, revival=0.5), formula, a_step(dead=dead))
+
+
+def test_what_training_leaves_encodes_with_the_decoder() -> None:
+    sae = a_dictionary(iv.MatchingPursuit(3))
+    architecture, weights = sae.architecture.finished(sae.weights, 100)
+    assert torch.equal(weights.encoder, weights.decoder) and not weights.encoder_bias.any()
+    x = torch.randn(5, 8)
+    torch.testing.assert_close(architecture.encode(weights, x), sae.architecture.encode(sae.weights, x))

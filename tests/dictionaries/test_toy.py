@@ -43,6 +43,14 @@ def test_features_of_a_group_are_correlated_and_others_are_not() -> None:
     assert float(related[same].min()) > 0.2 and float(related[apart].abs().max()) < 0.05
 
 
+def test_at_most_one_feature_without_a_parent_is_active_where_they_exclude_one_another() -> None:
+    world = iv.toy_superposition(20_000, 24, 12, active=1.2, groups=0, is_exclusive=True)
+    on = world.codes > 0
+    assert int(on[:, world.parents < 0].sum(-1).max()) == 1 and int(on.sum(-1).max()) == 2
+    counted = on.float().mean(0)
+    assert float(((counted - world.chances).abs() / (world.chances / 20_000).sqrt()).max()) < 5
+
+
 def test_siblings_have_the_cosine_that_is_asked() -> None:
     world = iv.toy_superposition(1, 400, 4096, families=5, children=4, sibling_cosine=0.4)
     rows = world.directions[world.parents == 2]

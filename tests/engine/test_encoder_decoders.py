@@ -174,11 +174,6 @@ def test_the_users_own_generate_takes_positions_of_the_decoder(family: str) -> N
     torch.testing.assert_close(torch.stack(made.logits, dim=1), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_iv_generate_is_refused_with_the_way_out() -> None:
-    with pytest.raises(iv.GenerationError, match=r"inside iv\.editing"):
-        iv.generate(opened("t5"), [[4, 5, 6]], max_new_tokens=2)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("site", [ENCODER, DECODER])
 def test_studies_of_texts_speak_of_the_side_of_their_site(family: str, site: str) -> None:

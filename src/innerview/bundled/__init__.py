@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from innerview.errors import ModelError
+from innerview.errors import DictionaryError, ModelError
 
-__all__ = ["bundled_folder", "bundled_lexicon", "bundled_names"]
+__all__ = ["bundled_dictionaries", "bundled_dictionary", "bundled_folder", "bundled_lexicon", "bundled_names"]
 
 _HERE = Path(__file__).parent
 
@@ -30,3 +30,24 @@ def bundled_folder(name: str) -> Path:
 def bundled_lexicon() -> Path:
     """The file of the pocket world's words."""
     return _HERE / "lexicon.json"
+
+
+def bundled_dictionaries(model: str) -> list[str]:
+    """The names of a bundled model's dictionaries, sorted: the folders in its `dictionaries` that hold a `manifest.json`."""
+    return sorted(entry.parent.name for entry in (bundled_folder(model) / "dictionaries").glob("*/manifest.json"))
+
+
+def bundled_dictionary(model: str, name: str) -> Path:
+    """The folder of a bundled dictionary.
+
+    Args:
+        model: Name of the bundled model.
+        name: The site that it reads, such as `blocks.3.resid`; of several at a site, its name.
+    Raises:
+        DictionaryError: There is none of that name.
+    """
+    known = bundled_dictionaries(model)
+    if name not in known:
+        told = ", ".join(known) or "none yet"
+        raise DictionaryError(f"no bundled dictionary of {model!r} at {name!r}; say site=, one of: {told}")
+    return bundled_folder(model) / "dictionaries" / name

@@ -67,6 +67,17 @@ class Codes:
         """Other numbers of the same tokens and features."""
         return Codes(self.tokens, self.features, values, self.shape, self.n_features, self.mask)
 
+    def within(self, mask: Tensor) -> "Codes":
+        """The codes of real tokens.
+
+        Args:
+            mask: True where a token is real, shaped as `shape`.
+        """
+        kept = mask.flatten().to(self.tokens.device)[self.tokens]
+        return Codes(
+            self.tokens[kept], self.features[kept], self.values[kept], self.shape, self.n_features, mask
+        )  # fmt: skip
+
     def __len__(self) -> int:
         return self.values.numel()
 

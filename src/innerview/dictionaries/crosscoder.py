@@ -103,7 +103,7 @@ class Crosscoder:
         parts, mask = self._parts(x)
         # Prepared whole: a token's place is the same at every site.
         codes = self.joined.encode(self._prepared(parts))
-        return codes if mask is None else _within(codes, mask)
+        return codes if mask is None else codes.within(mask)
 
     def encode_dense(self, x: Activations | Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
         """Every feature of every token, with gradients, shape [*tokens, n_features]."""
@@ -236,11 +236,3 @@ class Crosscoder:
 
     def __repr__(self) -> str:
         return f"Crosscoder({self.architecture!r} of {len(self.widths)} sites, {self.n_features} features; {self.manifest.source})"
-
-
-def _within(codes: Codes, mask: Tensor) -> Codes:
-    """The codes of real tokens."""
-    kept = mask.flatten().to(codes.tokens.device)[codes.tokens]
-    return Codes(
-        codes.tokens[kept], codes.features[kept], codes.values[kept], codes.shape, codes.n_features, mask
-    )  # fmt: skip

@@ -38,6 +38,11 @@ class Dictionary:
     manifest: Manifest
 
     def __post_init__(self) -> None:
+        for name, kind in (("weights", Weights), ("architecture", Architecture), ("manifest", Manifest)):
+            if not isinstance(getattr(self, name), kind):
+                raise DictionaryError(
+                    f"the {name} of a dictionary are {kind.__name__}, not {getattr(self, name)!r:.60}"
+                )
         self.architecture.check(self.weights)
         if self.manifest.subtracts_decoder_bias and self.weights.d_in != self.weights.d_out:
             raise DictionaryError(
@@ -202,7 +207,7 @@ class Dictionary:
         return self.decode(self.encode(x), x)
 
     def measured(self, x: Activations | Float[Tensor, "*tokens d_in"]) -> "Dictionary":
-        """The same, with each feature's median non-zero activation and number of active tokens in `x` in its manifest.
+        """The same, with each feature's median non-zero activation and its density in `x` in its manifest.
 
         A token's own scale, where each has one, is measured as the median over tokens. `direction` takes its natural step from these.
         """
@@ -210,9 +215,11 @@ class Dictionary:
         codes = self.encode(x)
         real = values.reshape(-1, self.d_in) if mask is None else values[mask.to(values.device)]
         worth = self.manifest.normalisation.output_scale(real.to(self.weights.encoder))
-        # Of an even number the lower one, as everywhere in torch; 0 for features that were never active.
         median, count = codes.medians()
-        found = {"median": median, "count": count, "n_tokens": codes.n_tokens}
+        density = count / max(1, codes.n_tokens)
+        found: dict[str, Any] = {
+            "median": median.tolist(), "density": density.tolist(), "measured_tokens": codes.n_tokens
+        }  # fmt: skip
         found["worth"] = float(worth.median()) if isinstance(worth, Tensor) else float(worth)
         return dataclasses.replace(
             self, manifest=self.manifest.with_fields(statistics={**self.manifest.statistics, **found})
@@ -240,8 +247,10 @@ class Dictionary:
             row, site=self.site_out, name=f"feature {number}", origin=f"feature {number} of {self.manifest.source}"
         )
         kind = "unknown" if scale is None else "median non-zero activation × ‖W_dec row‖"
-        count = 0 if scale is None or "count" not in said else int(said["count"][number])
-        return dataclasses.replace(made, scale=scale, scale_kind=kind, scale_n=count)
+        active = float(said["density"][number]) * said["measured_tokens"] if "measured_tokens" in said else 0.0
+        return dataclasses.replace(
+            made, scale=scale, scale_kind=kind, scale_n=0 if scale is None else max(0, round(active))
+        )
 
     def _worth(self) -> float | None:
         """What one unit of a decoder's row is worth in the activations' own units; None where that is each token's own, and not measured."""

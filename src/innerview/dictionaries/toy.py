@@ -1,5 +1,6 @@
 """The toy model of superposition: activations whose features are known, to hold a dictionary against."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import torch
@@ -25,6 +26,7 @@ class Superposition:
         groups: The correlated group of each feature, -1 for none, shape [n_features].
         chances: How often each feature is active, shape [n_features].
         correlation: Of the normal variables behind a group's features.
+        is_exclusive: Whether features without a parent exclude one another.
         noise: Standard deviation of what is added to each activation.
     """
 
@@ -35,17 +37,15 @@ class Superposition:
     groups: Int[Tensor, "n_features"] = field(repr=False)
     chances: Float[Tensor, "n_features"] = field(repr=False)
     correlation: float
+    is_exclusive: bool
     noise: float
 
     def more(self, n_tokens: int, seed: int) -> "Superposition":
         """Other tokens of the same features."""
         drawn = torch.Generator().manual_seed(seed)
-        codes = _codes(self.chances, self.parents, self.groups, self.correlation, whole("n_tokens", n_tokens), drawn)
+        codes = _codes(self, whole("n_tokens", n_tokens), drawn)
         noise = self.noise * torch.randn(n_tokens, self.directions.shape[1], generator=drawn)
-        return Superposition(
-            codes @ self.directions + noise, codes, self.directions, self.parents, self.groups, self.chances,
-            self.correlation, self.noise,
-        )  # fmt: skip
+        return dataclasses.replace(self, activations=codes @ self.directions + noise, codes=codes)
 
 
 def toy_superposition(
@@ -59,6 +59,7 @@ def toy_superposition(
     groups: int = 4,
     group_size: int = 4,
     correlation: float = 0.5,
+    is_exclusive: bool = False,
     sibling_cosine: float = 0.0,
     noise: float = 0.0,
     seed: int = 0,
@@ -75,6 +76,7 @@ def toy_superposition(
         groups: Groups of correlated features.
         group_size: Features of each.
         correlation: Of the normal variables whose size says whether a group's features are active.
+        is_exclusive: Whether at most one feature without a parent is active at a token, and its child; correlations have no part then.
         sibling_cosine: Cosine of the children of one parent; all other directions are random.
         noise: Standard deviation of the noise in each dimension.
         seed: Of directions and tokens; `.more` draws other tokens.
@@ -106,10 +108,9 @@ def toy_superposition(
     member[kin : kin + together] = torch.arange(groups).repeat_interleave(group_size)
     drawn = torch.Generator().manual_seed(seed)
     directions = _directions(parents, width, sibling_cosine, drawn)
-    none = torch.zeros(0, width)
-    world = Superposition(
-        none, torch.zeros(0, n_features), directions, parents, member, _chances(parents, active, children), correlation, noise
-    )  # fmt: skip
+    chances = _chances(parents, active, children, 1.0 if is_exclusive else 0.5)
+    none, no_codes = torch.zeros(0, width), torch.zeros(0, n_features)
+    world = Superposition(none, no_codes, directions, parents, member, chances, correlation, is_exclusive, noise)
     return world.more(n_tokens, int(torch.randint(1 << 40, (), generator=drawn)))
 
 
@@ -121,7 +122,7 @@ def _directions(parents: Tensor, width: int, cosine: float, drawn: torch.Generat
     return torch.nn.functional.normalize(torch.where(is_child, mixed, random), dim=-1)
 
 
-def _chances(parents: Tensor, active: float, children: int) -> Tensor:
+def _chances(parents: Tensor, active: float, children: int, most: float) -> Tensor:
     """How often each is active: falling slowly from feature to feature, a child a share of its parent's half."""
     has_parent = parents >= 0
     falling = torch.logspace(0, -0.5, len(parents)) * ~has_parent
@@ -129,21 +130,14 @@ def _chances(parents: Tensor, active: float, children: int) -> Tensor:
     is_parent[parents[has_parent]] = True
     # A parent brings half a child with it, on average.
     chances = active * falling / (falling * (1 + 0.5 * is_parent)).sum()
-    chances = torch.where(has_parent, chances[parents.clamp_min(0)] / (2 * max(children, 1)), chances)
-    if float(chances.max()) > 0.5:
+    if float(chances.sum() if most == 1.0 else chances.max()) > most:
         raise DictionaryError(f"{active:g} active features of {len(parents)} are too many for sparse codes; take fewer")
-    return chances
+    return torch.where(has_parent, chances[parents.clamp_min(0)] / (2 * max(children, 1)), chances)
 
 
-def _codes(
-    chances: Tensor, parents: Tensor, groups: Tensor, correlation: float, n_tokens: int, drawn: torch.Generator
-) -> Tensor:
-    own = torch.randn(n_tokens, len(chances), generator=drawn)
-    shared = torch.randn(n_tokens, int(groups.max()) + 2, generator=drawn)
-    joined = correlation**0.5 * shared[:, groups] + (1 - correlation) ** 0.5 * own
-    normal = torch.where(groups >= 0, joined, own)
-    is_active = normal > torch.special.ndtri(1 - chances.double()).float()
-    is_active = is_active & (parents < 0)
+def _codes(world: Superposition, n_tokens: int, drawn: torch.Generator) -> Tensor:
+    parents, chances = world.parents, world.chances
+    is_active = (_alone if world.is_exclusive else _together)(world, n_tokens, drawn) & (parents < 0)
     for parent in parents[parents >= 0].unique().tolist():
         own_children = (parents == parent).nonzero()[:, 0]
         # Half of the parent's tokens have one child, each as often.
@@ -151,3 +145,19 @@ def _codes(
         for place, child in enumerate(own_children.tolist()):
             is_active[:, child] = is_active[:, parent] & (which == place)
     return is_active * (0.5 + torch.rand(n_tokens, len(chances), generator=drawn))
+
+
+def _together(world: Superposition, n_tokens: int, drawn: torch.Generator) -> Tensor:
+    """Which are active, those of a group often at the same tokens."""
+    own = torch.randn(n_tokens, len(world.chances), generator=drawn)
+    shared = torch.randn(n_tokens, int(world.groups.max()) + 2, generator=drawn)
+    joined = world.correlation**0.5 * shared[:, world.groups] + (1 - world.correlation) ** 0.5 * own
+    normal = torch.where(world.groups >= 0, joined, own)
+    return normal > torch.special.ndtri(1 - world.chances.double()).float()
+
+
+def _alone(world: Superposition, n_tokens: int, drawn: torch.Generator) -> Tensor:
+    """Which are active, one at most of those without a parent."""
+    ends = (world.chances * (world.parents < 0)).cumsum(0)
+    which = torch.searchsorted(ends, torch.rand(n_tokens, generator=drawn), right=True)
+    return which[:, None] == torch.arange(len(ends))

@@ -1,6 +1,6 @@
 """What an edit is told about the tokens in its hands."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +25,7 @@ class Context:
     _forward: Any = field(default=None, repr=False)
     _sources: tuple[Site, ...] = field(default=(), repr=False)
     _value: Any = field(default=None, repr=False)
+    _share: tuple[int, int] | None = field(default=None, repr=False)
 
     def read(self, x: Tensor) -> tuple[Tensor, ...]:
         """The activations at the edit's `sources`, each shape [batch, pos, ...]: `x` itself at its own site, else what has passed there.
@@ -32,7 +33,18 @@ class Context:
         Raises:
             EditError: A source has not fired in this forward.
         """
-        return tuple(x if source.name == self.site.name else self._passed(source) for source in self._sources)
+        return tuple(x if source.name == self.site.name else self._mine(source) for source in self._sources)
+
+    def part(self, nth: int, of: int, mask: Tensor | None) -> "Context":
+        """What is told about an equal share of the rows."""
+        return replace(self, mask=mask, _share=(nth, of))
+
+    def _mine(self, source: Site) -> Tensor:
+        found = self._passed(source)
+        if self._share is None:
+            return found
+        nth, of = self._share
+        return found.chunk(of)[nth]
 
     def _passed(self, source: Site) -> Tensor:
         if source.point == self.site.point:

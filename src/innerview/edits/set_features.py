@@ -47,6 +47,10 @@ class FeatureReader(Protocol):
         """Whether the other reads the same."""
         ...
 
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON takes it; refused where a dictionary is needed."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Readings:
@@ -261,7 +265,11 @@ class SetFeatures(Edit):
             said = [readings, code_of(self.rows), code_of(gain), code_of(offset), *named]
             return f"iv.SetFeatures.of_readings({', '.join(said)})"
         among = {"clamp": [code_of(offset)], "scale": [code_of(gain)]}.get(self.verb, [])
-        said = [code_of(tuple(self.reader.features)), *among, *(one for one in behind if not one.startswith("site="))]
+        said = [
+            code_of(tuple(self.reader.features)),
+            *among,
+            *(one for one in behind if one != "where=iv.Where()" and not one.startswith("site=")),
+        ]
         return f"dictionary.{self.verb}({', '.join(said)})"
 
     def _changed(self, x: Tensor, share: Tensor | None, context: Context | None) -> Tensor:

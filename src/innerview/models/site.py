@@ -68,6 +68,7 @@ class Site:
         is_eager: Whether only the eager attention kernel computes it.
         is_editable: Whether a change here reaches everything that reads the site.
         instead: Where to edit when `is_editable` is false.
+        is_bare: Whether the activation is the very tensor that the module handles, where it handles one.
     """
 
     name: str
@@ -89,6 +90,12 @@ class Site:
     is_eager: bool = False
     is_editable: bool = True
     instead: str = ""
+    is_bare: bool = field(init=False, repr=False, compare=False, default=False)
+
+    def __post_init__(self) -> None:
+        is_part = bool(self.cut or self.heads or self.drop or self.is_flat or self.is_shared)
+        is_bare = not is_part and self.derive is None and self.cap is None and self.times == self.over == 1.0
+        object.__setattr__(self, "is_bare", is_bare)
 
     @property
     def point(self) -> Point:
@@ -116,6 +123,8 @@ class Site:
             value: What the module received, returned or computed.
             rows: Rows and tokens a row of the forward, for modules that see all tokens in one axis.
         """
+        if self.is_bare and isinstance(value, Tensor):
+            return value
         if self.side == "call" and self.derive is not None:
             return self._by_rows(self.derive(value), rows)
         tensor = self._tensor(value, rows)
@@ -134,6 +143,8 @@ class Site:
 
     def write(self, value: Any, new: Tensor, rows: Rows = None) -> Any:
         """A copy of `value` with the activation replaced; the container keeps its type."""
+        if self.is_bare and isinstance(value, Tensor):
+            return new if new.shape == value.shape else new.reshape(value.shape)
         whole = self._tensor(value, rows)
         flat = self._unscaled(whole, new)
         flat = flat.flatten(-2) if self.heads else flat

@@ -37,6 +37,9 @@ BINDING = (
     "prompt_lookup_num_tokens", "prefill_chunk_size", "watermarking_config", "penalty_alpha", "dola_layers",
 )  # fmt: skip
 
+# Of these, what encoder–decoders are trained with: the language to write in, the end, a pad that is no word. It stays in force.
+OF_PAIRS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id")
+
 
 def generation_config(model: Model, options: Options, *, pad_id: int) -> Any:
     """Options of a run: the likeliest token at each step (draws are made by the run's own sampler), the network's own stops.
@@ -45,7 +48,9 @@ def generation_config(model: Model, options: Options, *, pad_id: int) -> Any:
         GenerationError: The network's own generation config sets what would change the choice and cannot be overridden.
     """
     own = getattr(model.module, "generation_config", None)
-    set_by_own = [name for name in BINDING if getattr(own, name, None) not in (None, [], {})]
+    is_pair = bool(getattr(getattr(model.module, "config", None), "is_encoder_decoder", False))
+    binding = [name for name in BINDING if not (is_pair and name in OF_PAIRS)]
+    set_by_own = [name for name in binding if getattr(own, name, None) not in (None, [], {})]
     if set_by_own:
         name = set_by_own[0]
         raise GenerationError(

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from innerview.direction import Direction
-from innerview.edits import Add, Cap, Edit, ProjectOut, Replace, Rotate, Scale, Transport
+from innerview.edits import Add, Cap, Edit, ProjectOut, Replace, Rotate, Scale, SetFeatures, Transport
+from innerview.edits.set_features import Affine, FeatureReader, Readings
 from innerview.errors import InnerviewError, RecipeError
 from innerview.where import Where
 
@@ -146,6 +147,35 @@ class Places:
             return Where.from_dict(_typed(packed, dict, "an object", at))
 
 
+class FeatureReadings:
+    """How features of a dictionary are read."""
+
+    def pack(self, value: FeatureReader, name: str, tensors: Tensors) -> Any:
+        """Readings as JSON holds them; features that need their dictionary say why it does not fit."""
+        return value.to_dict()
+
+    def unpack(self, packed: Any, name: str, tensors: Tensors, at: str) -> Readings:
+        """The readings again."""
+        with naming(at):
+            return Readings.from_dict(_typed(packed, dict, "an object", at))
+
+
+class Changes:
+    """What becomes of each feature."""
+
+    def pack(self, value: Affine, name: str, tensors: Tensors) -> Any:
+        """Gains and offsets."""
+        return {"gain": list(value.gain), "offset": list(value.offset)}
+
+    def unpack(self, packed: Any, name: str, tensors: Tensors, at: str) -> Affine:
+        """The same again."""
+        given = [field(packed, key, list, "a list of numbers", at) for key in ("gain", "offset")]
+        if len(packed) != 2 or len(given[0]) != len(given[1]):
+            raise RecipeError(f"{at}: gain and offset, one number a feature each, not {reprlib.repr(packed)}")
+        with naming(at):
+            return Affine.of(*given, len(given[0]))
+
+
 NUMBER, TEXT = Plain((int, float), "a number"), Plain(str, "a text")
 NUMBERS = Plain((int, float, list), "a number, or a list of them")
 LIMIT = Plain((int, float, type(None)), "a number or null")
@@ -159,6 +189,7 @@ KINDS: dict[type[Edit], dict[str, Any]] = {
     Replace: {"value": Numbers(), "name": TEXT},
     Transport: {"matrix": Numbers(), "bias": Numbers(), "coefficient": NUMBER, "name": TEXT},
     Rotate: {"direction": OneDirection(), "degrees": NUMBER, "start": DirectionOrNone()},
+    SetFeatures: {"reader": FeatureReadings(), "rows": Numbers(), "change": Changes(), "verb": TEXT},
 }
 NAMES: dict[str, Callable[..., Edit]] = {kind.__name__: kind for kind in KINDS}
 

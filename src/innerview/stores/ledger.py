@@ -113,6 +113,8 @@ class Ledger:
             whole = (folder / NAME).read_bytes()
         except FileNotFoundError:
             return cls()
+        except OSError as error:
+            raise StoreError(f"{folder / NAME} cannot be read: {error.strerror}") from error
         lines: list[Line] = []
         place = 0
         try:

@@ -88,7 +88,8 @@ def _taken(name: str, value: Tensor, mask: Tensor, dtype: torch.dtype | None) ->
     if dtype is None or not entries.is_floating_point() or entries.dtype == dtype:
         return entries.cpu()
     made = entries.to(dtype)
-    if made.dtype.itemsize < entries.dtype.itemsize and not torch.equal(made.isfinite(), entries.isfinite()):
+    is_narrower = torch.finfo(dtype).max < torch.finfo(entries.dtype).max
+    if is_narrower and not torch.equal(made.isfinite(), entries.isfinite()):
         raise StoreError(
             f"{name!r} holds {float(entries.abs().nan_to_num().max()):g}, which {dtype} cannot; use torch.bfloat16 or torch.float32"
         )

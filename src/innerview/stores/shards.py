@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +39,18 @@ class Shards:
         Raises:
             StoreError: It is gone, or not what was written.
         """
-        fd = opened(self.folder / line.file, line.layout.size(line.n_tokens))
-        try:
+        with self._opened(line) as fd:
             self._hash(fd, line)
+
+    @contextmanager
+    def _opened(self, line: Line) -> Iterator[int]:
+        """A shard that is open for a while; a disk that fails says which shard it was."""
+        path = self.folder / line.file
+        fd = opened(path, line.layout.size(line.n_tokens))
+        try:
+            yield fd
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}; try again, or {WAY_OUT}") from error
         finally:
             os.close(fd)
 
@@ -61,15 +72,12 @@ class Shards:
         kept = line.layout.named(name)
         if kept is None:
             raise StoreError(f"{name!r} is not stored; stored are {', '.join(line.layout.sites)}")
-        fd = opened(self.folder / line.file, line.layout.size(line.n_tokens))
-        try:
+        first, parts = line.layout.place(name, line.n_tokens), []
+        with self._opened(line) as fd:
             if line.file not in self._verified:
                 self._hash(fd, line)
-            first, parts = line.layout.place(name, line.n_tokens), []
             for start, stop in spans:
                 made, raw = blank(kept, stop - start)
                 read_into(fd, raw, first + start * kept.token_bytes)
                 parts.append(made)
-        finally:
-            os.close(fd)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from innerview.direction import Direction
-from innerview.edits import Add, Edit, ProjectOut
+from innerview.edits import Add, Edit, ProjectOut, SetFeatures
 from innerview.errors import WidgetError
 from innerview.models.model import Model
 from innerview.where import SCOPES, Decay, Ramp, Where
@@ -109,7 +109,10 @@ def form_of(edit: Any, directions: list[Direction]) -> EditForm:
         WidgetError: No row of Steer can show it.
     """
     if not isinstance(edit, (Add, ProjectOut)):
-        raise WidgetError(f"Steer shows Add and ProjectOut, not {type(edit).__name__}; attach others with iv.attach")
+        way = "; of a feature, iv.Add(dictionary.direction(i)) can be shown" if isinstance(edit, SetFeatures) else ""
+        raise WidgetError(
+            f"Steer shows Add and ProjectOut, not {type(edit).__name__}; attach others with iv.attach{way}"
+        )
     where = edit.where
     hidden = _hidden(edit)
     if hidden:

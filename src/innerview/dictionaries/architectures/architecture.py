@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from innerview.dictionaries.entries import Active
 from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
 from innerview.readings import Gate
@@ -69,13 +70,13 @@ class Losses:
     Attributes:
         total: What is minimised, a number with gradients.
         parts: Its parts by name, as they enter the sum.
-        codes: Codes of the batch, dense, shape [rows, n_features], without gradients.
+        codes: Codes of the batch without gradients: dense, shape [rows, n_features], or by their entries.
         decoded: What they stand for, in normalised units, shape [rows, d_out], without gradients.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
-    codes: Float[Tensor, "rows n_features"] = field(repr=False)
+    codes: Float[Tensor, "rows n_features"] | Active = field(repr=False)
     decoded: Float[Tensor, "rows d_out"] = field(repr=False)
 
 
@@ -194,6 +195,10 @@ class Architecture:
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
         """Tensors of its own that training starts with, by name, each shape [n_features]."""
         return {}
+
+    def initial(self, weights: Weights) -> Weights:
+        """What training starts with, of weights as they were drawn: they themselves, where an architecture has no say."""
+        return weights
 
     def losses(
         self, weights: Weights, x: Float[Tensor, "rows d_in"], target: Float[Tensor, "rows d_out"], step: Step

@@ -1,12 +1,25 @@
 """JumpReLU dictionaries: each feature has a threshold of its own, trained on the number of active features."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from math import log
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Gating
+from innerview.dictionaries.architectures.architecture import Architecture, Gating, Losses, Optimization, Step
+from innerview.dictionaries.architectures.numbers import real
+from innerview.dictionaries.architectures.training import (
+    active,
+    picked_with_bias,
+    products,
+    reconstructed,
+    remove_parallel_gradients,
+    squared_error,
+    unit_rows,
+)
+from innerview.dictionaries.entries import Entries
 from innerview.dictionaries.weights import Weights
 
 
@@ -14,10 +27,31 @@ from innerview.dictionaries.weights import Weights
 class JumpReLU(Architecture):
     """The pre-activation where it is above the feature's threshold (strictly), else 0.
 
+    Attributes:
+        l0: Weight of the number of active features a token, for inputs of mean squared length 1; with a target, of
+            `(active / target - 1)²`, taken of the batch's mean.
+        l0_target: Active features a token that training aims at; None penalises every one.
+        l0_warmup: Share of the training in which the penalty climbs from 0.
+        bandwidth: Width of the rectangle through which thresholds get their gradients.
+        first_threshold: Threshold of every feature when training starts.
     Reference: arXiv:2407.14435
     """
 
+    l0: float = 1e-3
+    l0_target: float | None = None
+    l0_warmup: float = 0.1
+    bandwidth: float = 0.001
+    first_threshold: float = 0.001
     extras: ClassVar[tuple[str, ...]] = ("threshold",)
+    subtracts_decoder_bias: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("l0", "l0_warmup"):
+            real(name, getattr(self, name))
+        for name in ("bandwidth", "first_threshold"):
+            real(name, getattr(self, name), least=1e-12)
+        if self.l0_target is not None:
+            real("l0_target", self.l0_target, least=1e-12)
 
     def activate(self, weights: Weights, pre: Tensor) -> Tensor:
         # A threshold below 0 does not let negative numbers through: the published form is ReLU(pre) · (pre > θ).
@@ -25,3 +59,83 @@ class JumpReLU(Architecture):
 
     def gating(self, weights: Weights, feature: int) -> Gating:
         return Gating(float(weights.encoder_bias[feature]), max(float(weights.extras["threshold"][feature]), 0.0))
+
+    def optimization(self, n_features: int) -> Optimization:
+        return Optimization(7e-5, betas=(0.0, 0.999), warmup=0.05, shape="cosine")
+
+    def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
+        return {"log_threshold": torch.full((n_features,), log(self.first_threshold))}
+
+    def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
+        thresholds = weights.extras["log_threshold"].exp()
+        with torch.no_grad():
+            pre = products(weights, x) + weights.encoder_bias
+            # Above the threshold, and the stretch below it from which it gets gradients.
+            entries = Entries.where(pre > (thresholds - self.bandwidth / 2).clamp_(min=0))
+        values = picked_with_bias(weights, x, pre, entries)
+        chosen = thresholds[entries.features]
+        codes: Any = _Jump.apply(values, chosen, self.bandwidth)
+        is_active: Any = _IsAbove.apply(values, chosen, self.bandwidth)
+        decoded = reconstructed(weights, codes, entries, x)
+        parts = {
+            "reconstruction": squared_error(decoded, target),
+            "sparsity": step.ramp(self.l0_warmup) * self._penalty(is_active.sum() / len(x), step),
+        }
+        is_code = codes.detach() != 0
+        found = active(entries.kept(is_code), codes.detach()[is_code])
+        return Losses(sum(parts.values(), start=x.new_zeros(())), parts, found, decoded.detach())
+
+    def _penalty(self, active_a_token: Tensor, step: Step) -> Tensor:
+        if self.l0_target is None:
+            return self.l0 * active_a_token
+        # The square is of the mean over all processes; each has the gradient of its own part of it.
+        excess = step.gathered(active_a_token.detach()[None]).mean() / self.l0_target - 1
+        own = (active_a_token - active_a_token.detach()) / self.l0_target
+        return self.l0 * (excess.square() + 2 * excess * own)
+
+    def constrain_gradients(self, weights: Weights) -> None:
+        remove_parallel_gradients(weights)
+
+    def constrain(self, weights: Weights) -> None:
+        unit_rows(weights)
+
+    def finished(self, weights: Weights, seen: int) -> tuple[Architecture, Weights]:
+        return self, dataclasses.replace(weights, extras={"threshold": weights.extras["log_threshold"].exp()})
+
+
+def _rectangle(values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
+    return (((values - thresholds) / bandwidth).abs() < 0.5).to(values.dtype) / bandwidth
+
+
+class _Jump(torch.autograd.Function):
+    """The value above the threshold, else 0; the threshold's gradient is taken through a rectangle around it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(values, thresholds)
+        ctx.bandwidth = bandwidth
+        return values * (values > thresholds)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        values, thresholds = ctx.saved_tensors
+        of_thresholds = -thresholds * _rectangle(values, thresholds, ctx.bandwidth) * grads[0]
+        return grads[0] * (values > thresholds), of_thresholds, None
+
+
+class _IsAbove(torch.autograd.Function):
+    """1 above the threshold, else 0; the threshold's gradient is taken through a rectangle around it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(values, thresholds)
+        ctx.bandwidth = bandwidth
+        return (values > thresholds).to(values.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        values, thresholds = ctx.saved_tensors
+        return None, -_rectangle(values, thresholds, ctx.bandwidth) * grads[0], None
+
+
+jump = _Jump.apply

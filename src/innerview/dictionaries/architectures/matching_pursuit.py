@@ -1,5 +1,6 @@
 """Matching pursuit: each step takes the feature that fits best what is left, and takes it off."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture
+from innerview.dictionaries.architectures.architecture import Architecture, Losses, Step
 from innerview.dictionaries.architectures.numbers import real, whole
 from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
@@ -25,6 +26,7 @@ class MatchingPursuit(Architecture):
         stops_at_repeat: Whether a token is done at the step that takes a feature it has already.
         projects: Whether a step takes the projection on the feature's row, right for rows of any length; False takes
             the bare product, which is the same for rows of length 1, and is how SAELens encodes.
+        revival: Weight of the term that turns dead rows towards what is left: their mean product with it.
     Reference: arXiv:2506.03093
     """
 
@@ -32,11 +34,13 @@ class MatchingPursuit(Architecture):
     stops_below: float = 0.0
     stops_at_repeat: bool = False
     projects: bool = True
+    revival: float = 1e-2
     is_elementwise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
         real("stops_below", self.stops_below)
+        real("revival", self.revival)
 
     def check(self, weights: Weights) -> None:
         super().check(weights)
@@ -78,6 +82,25 @@ class MatchingPursuit(Architecture):
                 break
         codes = x.new_zeros(len(x), len(decoder)).scatter_add(-1, chosen, torch.cat(values, dim=-1))
         return (codes / self._lengths(decoder) if self.projects else codes), left
+
+    # Training.
+
+    def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
+        codes, left = self.pursue(weights.decoder, x)
+        decoded = codes @ weights.decoder + weights.decoder_bias
+        parts = {"reconstruction": (decoded - target).square().sum(-1).mean()}
+        if self.revival and bool(step.dead.any()):
+            parts["revival"] = -self.revival * (left.detach() @ self._atoms(weights.decoder[step.dead]).T).mean()
+        return Losses(torch.stack(list(parts.values())).sum(), parts, codes.detach(), decoded.detach())
+
+    @torch.no_grad()
+    def constrain(self, weights: Weights) -> None:
+        weights.decoder.div_(self._lengths(weights.decoder)[:, None])
+
+    def finished(self, weights: Weights, seen: int) -> tuple[Architecture, Weights]:
+        # The encoder is the decoder: what it starts with says nothing.
+        encoder, bias = weights.decoder.clone(), torch.zeros_like(weights.encoder_bias)
+        return self, dataclasses.replace(weights, encoder=encoder, encoder_bias=bias)
 
     def _atoms(self, decoder: Tensor) -> Tensor:
         return decoder / self._lengths(decoder)[:, None] if self.projects else decoder

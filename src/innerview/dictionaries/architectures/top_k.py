@@ -6,7 +6,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture
+from innerview.dictionaries.architectures.architecture import Architecture, Losses, Optimization, Step
+from innerview.dictionaries.architectures.numbers import real, whole
+from innerview.dictionaries.architectures.training import (
+    active,
+    auxiliary,
+    largest,
+    picked_with_bias,
+    products,
+    reconstructed,
+    remove_parallel_gradients,
+    squared_error,
+    unit_rows,
+)
+from innerview.dictionaries.entries import Entries
 from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
 
@@ -15,15 +28,25 @@ from innerview.errors import DictionaryError
 class TopK(Architecture):
     """The `k` largest pre-activations of each token, behind a ReLU; of equals the lowest feature wins.
 
+    Attributes:
+        k: Features that are kept.
+        auxiliary_k: Dead features that reconstruct the error in training; half of the output's width when None.
+        auxiliary_weight: Weight of that reconstruction's squared error.
     Reference: arXiv:2406.04093
     """
 
     k: int = 32
+    auxiliary_k: int | None = None
+    auxiliary_weight: float = 1 / 32
     is_elementwise: ClassVar[bool] = False
+    starts_at_median: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             raise DictionaryError(f"k is a whole number from 1, not {self.k!r}")
+        if self.auxiliary_k is not None:
+            whole("auxiliary_k", self.auxiliary_k)
+        real("auxiliary_weight", self.auxiliary_weight)
 
     def activate(self, weights: Weights, pre: Tensor) -> Tensor:
         if self.k >= pre.shape[-1]:
@@ -36,6 +59,32 @@ class TopK(Architecture):
             kept = kept.clone()
             kept[tied] = _in_order(pre[tied], self.k)
         return kept.relu()
+
+    def optimization(self, n_features: int) -> Optimization:
+        return Optimization(2e-4 / (n_features / 2**14) ** 0.5, epsilon=6.25e-10)
+
+    def kept(self, weights: Weights, pre: Tensor, step: Step) -> Entries:
+        """Which pre-activations of a batch are kept; their ReLU are the codes."""
+        return Entries.of_rows(largest(pre, self.k), weights.n_features)
+
+    def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
+        with torch.no_grad():
+            pre = products(weights, x) + weights.encoder_bias
+            entries = self.kept(weights, pre, step)
+        values = picked_with_bias(weights, x, pre, entries).relu()
+        decoded = reconstructed(weights, values, entries, x)
+        parts = {"reconstruction": squared_error(decoded, target)}
+        k = self.auxiliary_k or max(1, weights.d_out // 2)
+        found = auxiliary(weights, x, pre, (target - decoded).detach(), step, k) if self.auxiliary_weight else None
+        if found is not None:
+            parts["auxiliary"] = self.auxiliary_weight * found
+        return Losses(sum(parts.values(), start=x.new_zeros(())), parts, active(entries, values), decoded.detach())
+
+    def constrain_gradients(self, weights: Weights) -> None:
+        remove_parallel_gradients(weights)
+
+    def constrain(self, weights: Weights) -> None:
+        unit_rows(weights)
 
 
 def _in_order(pre: Tensor, k: int) -> Tensor:

@@ -1,0 +1,184 @@
+"""Crosscoders and cross-layer transcoders encode, decode and edit as their formulas say in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import innerview as iv
+from innerview.errors import DictionaryError, EditError, RecipeError
+from tests.networks import ids, opened, ragged
+
+SITES = ("blocks.0.resid", "blocks.2.resid")
+N, WIDTH, LAYERS = 40, 32, 3
+
+
+def random(*shape: int, size: float = 1.0, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * size
+
+
+def crosscoder(architecture: iv.ReLU | iv.TopK = iv.ReLU(), *, subtracts: bool = False) -> iv.Crosscoder:
+    size = (2 * WIDTH) ** -0.5
+    weights = iv.Weights(random(N, 64, size=size), random(N, size=0.2, seed=1), random(N, 64, size=size, seed=2), random(64, size=0.3, seed=3))  # fmt: skip
+    each = (iv.Normalisation("constant", 0.5), iv.Normalisation("layer_norm"))
+    return iv.Crosscoder(weights, architecture, iv.Manifest(subtracts, iv.Normalisation(), site=SITES), (WIDTH, WIDTH), each)  # fmt: skip
+
+
+def by_hand(own: iv.Crosscoder, acts: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Dense codes, and what each site's decoder makes of any codes is the second's last axis: (shift, scale) by token."""
+    one, two = (x.double().flatten(0, -2) for x in acts)
+    mean, scale = two.mean(dim=-1, keepdim=True), two.std(dim=-1, keepdim=True) + 1e-5
+    ready = [one * 0.5, (two - mean) / scale]
+    weights = own.weights
+    bias = weights.decoder_bias.double() if own.manifest.subtracts_decoder_bias else torch.zeros(64).double()
+    pre = weights.encoder_bias.double() + sum(
+        (part - bias[i * WIDTH : (i + 1) * WIDTH]) @ weights.encoder.double()[:, i * WIDTH : (i + 1) * WIDTH].T
+        for i, part in enumerate(ready)
+    )
+    if isinstance(own.architecture, iv.TopK):
+        kept = pre.topk(own.architecture.k, dim=-1)
+        pre = torch.zeros_like(pre).scatter(-1, kept.indices, kept.values)
+    codes = pre.clamp(min=0)
+    made = codes @ weights.decoder.double() + weights.decoder_bias.double()
+    return codes, [made[:, :WIDTH] / 0.5, made[:, WIDTH:] * scale + mean]
+
+
+@pytest.mark.parametrize("architecture", [iv.ReLU(), iv.TopK(5)])
+@pytest.mark.parametrize("subtracts", [False, True])
+def test_a_crosscoder_sums_what_its_sites_encoders_give_and_decodes_to_each(
+    architecture: iv.ReLU | iv.TopK, subtracts: bool
+) -> None:
+    model, own = opened("llama"), crosscoder(architecture, subtracts=subtracts)
+    acts = iv.capture(model, ragged((3, 5)), list(SITES))
+    parts = [acts[site] for site in SITES]
+    codes, made = by_hand(own, parts)
+    found = own.encode(acts)
+    assert acts.mask is not None and found.shape == (2, 5) and found.n_tokens == 8
+    torch.testing.assert_close(found.dense()[acts.mask].double(), codes[acts.mask.flatten()], atol=1e-5, rtol=1e-5)
+    assert not found.dense()[~acts.mask].any()
+    torch.testing.assert_close(own.encode(dict(zip(SITES, parts, strict=True))).dense().flatten(0, 1).double(), codes, atol=1e-5, rtol=1e-5)  # fmt: skip
+    decoded = own.decode(own.encode(parts), parts)
+    assert list(decoded) == list(SITES)
+    for one, other in zip(decoded.values(), made, strict=True):
+        torch.testing.assert_close(one.flatten(0, 1).double(), other, atol=1e-5, rtol=1e-5)
+    some = own.encode_features(acts, [3, 9])
+    torch.testing.assert_close(some, found.dense()[..., [3, 9]], atol=1e-6, rtol=1e-6)
+    norms = torch.stack([own.weights.decoder[:, :WIDTH].norm(dim=1), own.weights.decoder[:, WIDTH:].norm(dim=1)], dim=1)
+    torch.testing.assert_close(own.norms(), norms)
+
+
+@pytest.mark.parametrize("architecture", [iv.ReLU(), iv.TopK(5)])
+def test_a_crosscoders_feature_is_clamped_at_its_last_site(architecture: iv.ReLU | iv.TopK) -> None:
+    model, own = opened("llama"), crosscoder(architecture)
+    x = ids(2, 4)
+    acts = iv.capture(model, x, list(SITES))
+    codes, _ = by_hand(own, [acts[site] for site in SITES])
+    after = codes.clone()
+    after[:, 3], after[:, 9] = 4.0, 1.0
+    scale = acts[SITES[1]].double().flatten(0, 1).std(dim=-1, keepdim=True) + 1e-5
+    change = ((after - codes) @ own.weights.decoder.double()[:, WIDTH:]) * scale
+    found = iv.capture(model, x, list(SITES), edits=[own.clamp([3, 9], [4.0, 1.0])])
+    expected = acts[SITES[1]].double().flatten(0, 1) + change
+    torch.testing.assert_close(found[SITES[1]].flatten(0, 1).double(), expected, atol=1e-4, rtol=1e-5)
+    assert torch.equal(found[SITES[0]], acts[SITES[0]])
+    with pytest.raises(EditError, match=r"reads 'blocks.2.resid', which comes behind 'blocks.0.resid'"):
+        iv.capture(model, x, SITES[0], edits=[own.clamp(3, 1.0, site=SITES[0])])
+    with pytest.raises(RecipeError, match="because it is read at several sites"):
+        iv.Recipe((own.ablate(3),)).save("never")
+    assert own.direction(3, SITES[0]).site == SITES[0]
+
+
+def test_what_is_no_crosscoder_is_refused() -> None:
+    own = crosscoder()
+    x = [torch.zeros(2, WIDTH), torch.zeros(2, WIDTH)]
+    for wrong in ([x[0]], [x[0], x[1][:1]], {SITES[0]: x[0]}, [x[0], x[1][:, :5]]):
+        with pytest.raises(DictionaryError, match="takes a tensor"):
+            own.encode(wrong)  # type: ignore[arg-type]
+    with pytest.raises(DictionaryError, match=r"give decode\(codes, x\)"):
+        own.decode(own.encode(x))
+    with pytest.raises(DictionaryError, match="'x' is no site of this crosscoder"):
+        own.clamp(3, 1.0, site="x")
+    with pytest.raises(DictionaryError, match=r"widths \[32, 31\] make 63"):
+        iv.Crosscoder(own.weights, own.architecture, own.manifest, (32, 31))
+    with pytest.raises(DictionaryError, match="names as many sites"):
+        own.at(["blocks.0.resid"])
+    x[1][0, 0] = torch.nan
+    with pytest.raises(DictionaryError, match="NaN or infinity"):
+        own.encode(x)
+
+
+def transcoder(architecture: iv.ReLU | iv.JumpReLU | iv.TopK = iv.ReLU()) -> iv.CrossLayerTranscoder:
+    size = WIDTH**-0.5
+    pairs = [(s, t) for s in range(LAYERS) for t in range(s, LAYERS)]
+    weights = iv.CrossLayerWeights(
+        tuple(random(N, WIDTH, size=size, seed=i) for i in range(LAYERS)),
+        tuple(random(N, size=0.2, seed=10 + i) for i in range(LAYERS)),
+        {pair: random(N, WIDTH, size=size, seed=20 + i) for i, pair in enumerate(pairs)},
+        tuple(random(WIDTH, size=0.2, seed=40 + i) for i in range(LAYERS)),
+        tuple({"threshold": random(N, seed=50 + i).abs()} for i in range(LAYERS)) if isinstance(architecture, iv.JumpReLU) else (),
+    )  # fmt: skip
+    sites, out = (tuple(f"blocks.{i}.mlp.{side}" for i in range(LAYERS)) for side in ("in", "out"))
+    manifest = iv.Manifest(False, iv.Normalisation("constant", 0.5), site=sites, site_out=out)
+    return iv.CrossLayerTranscoder(weights, architecture, manifest)
+
+
+@pytest.mark.parametrize("architecture", [iv.ReLU(), iv.JumpReLU(), iv.TopK(5)])
+def test_layers_write_into_their_own_and_later_outputs(architecture: iv.ReLU | iv.JumpReLU | iv.TopK) -> None:
+    own, model = transcoder(architecture), opened("llama")
+    acts = iv.capture(model, ids(2, 4), [*own.sites, *own.sites_out])
+    codes = []
+    for layer, site in enumerate(own.sites):
+        x, weights = acts[site].double() * 0.5, own.weights
+        pre = x @ weights.encoders[layer].double().T + weights.encoder_biases[layer].double()
+        if isinstance(architecture, iv.TopK):
+            kept = pre.topk(5, dim=-1)
+            pre = torch.zeros_like(pre).scatter(-1, kept.indices, kept.values)
+        if isinstance(architecture, iv.JumpReLU):
+            pre = pre * (pre > weights.extras[layer]["threshold"])
+        codes.append(pre.clamp(min=0))
+    found = own.encode(acts)
+    for one, other in zip(found, codes, strict=True):
+        torch.testing.assert_close(one.dense().double(), other, atol=1e-5, rtol=1e-5)
+    for target, (site, made) in enumerate(own.decode(found).items()):
+        total = own.weights.decoder_biases[target].double() + sum(
+            codes[s] @ own.weights.decoders[s, target].double() for s in range(target + 1)
+        )
+        assert site == own.sites_out[target]
+        torch.testing.assert_close(made.double(), total / 0.5, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [iv.ReLU(), iv.TopK(5)])
+def test_a_clamped_feature_changes_every_layer_that_it_writes_into(architecture: iv.ReLU | iv.TopK) -> None:
+    own, model, x = transcoder(architecture), opened("llama"), ids(2, 4)
+    edits = own.clamp(1, [3, 9], [4.0, 1.0])
+    assert [edit.site for edit in edits] == ["blocks.1.mlp.out", "blocks.2.mlp.out"]
+    plain = iv.capture(model, x, [*own.sites, *own.sites_out])
+    codes = own.encode(plain)[1].dense().double()
+    delta = torch.zeros_like(codes)
+    delta[..., 3], delta[..., 9] = 4.0 - codes[..., 3], 1.0 - codes[..., 9]
+    found = iv.capture(model, x, [*own.sites, *own.sites_out], edits=list(edits))
+    assert torch.equal(found["blocks.0.mlp.out"], plain["blocks.0.mlp.out"])
+    change = delta @ own.weights.decoders[1, 1].double() / 0.5
+    torch.testing.assert_close(found["blocks.1.mlp.out"].double(), plain["blocks.1.mlp.out"].double() + change, atol=1e-5, rtol=1e-5)  # fmt: skip
+    # Layer 2 computes its own output anew from what layer 1 gave, and the feature's direct part comes on top.
+    alone = iv.capture(model, x, "blocks.2.mlp.out", edits=[edits[0]])["blocks.2.mlp.out"].double()
+    change = delta @ own.weights.decoders[1, 2].double() / 0.5
+    torch.testing.assert_close(found["blocks.2.mlp.out"].double(), alone + change, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_no_cross_layer_transcoder_is_refused() -> None:
+    own = transcoder()
+    weights = own.weights
+    with pytest.raises(DictionaryError, match="from layer 1 to layer 0 does not go on"):
+        iv.CrossLayerWeights(weights.encoders, weights.encoder_biases, {(1, 0): weights.decoders[0, 0]}, weights.decoder_biases)  # fmt: skip
+    with pytest.raises(DictionaryError, match="no decoder goes out from layer 1"):
+        iv.CrossLayerWeights(weights.encoders, weights.encoder_biases, {(0, 0): weights.decoders[0, 0]}, weights.decoder_biases)  # fmt: skip
+    with pytest.raises(DictionaryError, match="no layer 3 of 3"):
+        own.clamp(3, 1, 1.0)
+    with pytest.raises(DictionaryError, match="nothing goes from layer 2 to layer 1; it goes to 2"):
+        own.direction(2, 1, target=1)
+    with pytest.raises(DictionaryError, match="2 codes do not fit 3 layers"):
+        own.decode(own.encode([torch.zeros(1, WIDTH)] * 3)[:2])
+    with pytest.raises(DictionaryError, match="share no decoder bias or scale"):
+        iv.CrossLayerTranscoder(weights, iv.ReLU(), iv.Manifest(True, iv.Normalisation()))
+    assert set(weights.to(dtype=torch.float64).tensors()) == set(weights.tensors())
+    assert "threshold.2" in transcoder(iv.JumpReLU()).weights.tensors()
