@@ -127,7 +127,7 @@ class Batches(IterableDataset):
         stream = self.world.documents(self.seed, self.stage)
         while True:
             kept = SPARED * max(0.0, 1 - tokens / self.easy_tokens) if self.easy_tokens else 0.0
-            drills = drills_of(self.world, self.shares) if tokens < self.drill_tokens and self.stage == "base" else []
+            drills = drills_of(self.world, self.shares) if tokens < self.drill_tokens else []
             documents = (self.plainer(document, rng) if rng.random() < kept else document for document in stream)
             documents = (self.drilled(document, rng, drills) for document in documents)
             told = self.alone(tokens)

@@ -50,8 +50,9 @@ def test_the_wheel_carries_every_file_of_the_package_that_git_tracks(
 
 
 def test_the_wheel_carries_the_weights_and_is_no_larger_than_promised(wheel: Path) -> None:
-    weights = [name for name in names_in(wheel) if name.startswith("innerview/bundled/pocket/")]
-    assert any(name.endswith(".safetensors") for name in weights)
+    weights = [name for name in names_in(wheel) if name.startswith("innerview/bundled/pocket")]
+    for kept in ("pocket/model", "pocket-chat/adapter"):
+        assert f"innerview/bundled/{kept}.safetensors" in weights
     assert wheel.stat().st_size < 40_000_000
 
 

@@ -22,7 +22,7 @@ from training.batches import KNOWN_WEIGHT, STRETCHES, Batches, drills_of, has_tr
 from training.behaviour_checks import divergence_of, outcomes, rows_of
 from training.check_pocket import report
 from training.greedy import load
-from training.low_rank import LowRank
+from training.low_rank import LowRank, LowRankEmbedding, TiedHead
 from training.make_chat import PLAN as CHAT_PLAN
 from training.make_chat import make_chat
 from training.make_pocket import Making, make_pocket, world_tokenizer
@@ -333,7 +333,8 @@ def test_a_fine_tune_is_a_difference_that_opens_on_its_base(folder, tmp_path):
         for name, tensor in base.network.state_dict().items()
         if not torch.equal(tensor, chat.network.state_dict()[name])
     ]
-    assert changed and all(".layers." in name and "norm" not in name for name in changed)
+    assert changed and all("norm" not in name for name in changed)
+    assert any(".layers." in name for name in changed) and "model.embed_tokens.weight" in changed
     opened = iv.open_model(str(out)).module.state_dict()
     assert all(torch.equal(opened[name], tensor) for name, tensor in chat.network.state_dict().items())
     assert json.loads((out / "adapter.json").read_text())["base"] == "../tiny"
@@ -346,6 +347,19 @@ def test_a_low_rank_difference_starts_at_nothing_and_leaves_its_layer_alone():
     assert torch.equal(layer(x), inner(x))
     layer(x).sum().backward()
     assert inner.weight.grad is None and layer.B.grad.abs().sum() > 0
+
+
+def test_a_low_rank_difference_of_a_tied_embedding_moves_what_goes_in_and_what_comes_out_alike():
+    torch.manual_seed(0)
+    inner = torch.nn.Embedding(7, 4)
+    embedded = LowRankEmbedding(inner, 2)
+    ids, x = torch.tensor([[1, 6, 1]]), torch.randn(3, 4)
+    assert torch.equal(embedded(ids), inner(ids))
+    with torch.no_grad():
+        embedded.B.normal_()
+    merged = inner.weight + embedded.B @ embedded.A
+    torch.testing.assert_close(embedded(ids), merged[ids])
+    torch.testing.assert_close(TiedHead(embedded)(x), x @ merged.T)
 
 
 def case(prompt, answer, split="train"):
