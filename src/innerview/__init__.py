@@ -19,6 +19,7 @@ _HOMES = {
     "SAELensFormat": "dictionaries.loaders",
     "load_dictionary": "dictionaries.loaders",
     "save_dictionary": "dictionaries.loaders",
+    "TemporalSAE": "dictionaries.temporal",
     "Codes": "dictionaries.codes",
     "CrossLayerTranscoder": "dictionaries.cross_layer",
     "CrossLayerWeights": "dictionaries.cross_layer",

@@ -15,6 +15,7 @@ from innerview.dictionaries.loaders import (
     pt_files,
     saelens,
     sparsify,
+    temporal_sae,
 )
 from innerview.dictionaries.loaders.files import Folder
 from innerview.dictionaries.loaders.format import Format, Source
@@ -35,6 +36,7 @@ FORMATS: tuple[Format, ...] = (
     llama_scope.FORMAT_R1,
     circuit_tracer.FORMAT,
     cross_layer.FORMAT,
+    temporal_sae.FORMAT,
     pt_files.FORMAT,
 )
 
