@@ -247,11 +247,11 @@ class FeatureAttributions(ShowsFigure):
     def summary(self) -> pd.DataFrame:
         """Features and errors, summed over tokens and averaged over prompts, the largest first."""
         whole = self.frame()
-        grouped = whole.groupby(["site", "part", "feature"], dropna=False, sort=False)["attribution"]
-        made = (grouped.sum() / len(self.prompts)).rename("attribution").reset_index()
-        made["tokens"] = grouped.size().to_numpy()
-        order = made["attribution"].abs().sort_values(ascending=False, kind="stable").index
-        return made.loc[order].reset_index(drop=True)
+        grouped = whole.groupby(["site", "part", "feature"], dropna=False, sort=False)
+        made = grouped.agg(attribution=("attribution", "sum"), tokens=("attribution", "size")).reset_index()
+        made["attribution"] /= len(self.prompts)
+        order = np.argsort(-made["attribution"].abs().to_numpy(), kind="stable")
+        return made.iloc[order].reset_index(drop=True)
 
     def figure(self) -> go.Figure:
         """Bars of the features and errors that stand for most, the largest on top."""
