@@ -9,6 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "ActiveSubspace",
     "TanhJumpReLU",
     "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",
     "Matryoshka",

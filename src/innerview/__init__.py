@@ -123,6 +123,7 @@ _HOMES = {
     "Superposition": "dictionaries.toy",
     "Matryoshka": "dictionaries.architectures",
     "TanhJumpReLU": "dictionaries.architectures",
+    "ActiveSubspace": "dictionaries.training.subspace",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.
