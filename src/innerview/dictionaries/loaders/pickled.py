@@ -31,7 +31,7 @@ class Stored(NamedTuple):
     """Where a storage lies."""
 
     dtype: torch.dtype
-    count: int
+    length: int
 
 
 class Described(NamedTuple):
@@ -167,11 +167,11 @@ class _Reader(pickle.Unpickler):
         reach = int(offset) + sum((axis - 1) * int(stride) for axis, stride in zip(sizes, strides, strict=True)) + 1
         if (
             min((*sizes, *strides, int(offset)), default=0) < 0
-            or (count and reach > storage.count)
-            or count > storage.count
+            or (count and reach > storage.length)
+            or count > storage.length
         ):
             raise DictionaryError(
-                f"{self.said} announces a tensor of shape {list(sizes)} in a storage of {storage.count} numbers"
+                f"{self.said} announces a tensor of shape {list(sizes)} in a storage of {storage.length} numbers"
             )
         return Described(storage.dtype, sizes)
 

@@ -112,8 +112,9 @@ def _npy_reader(
 ) -> Callable[[], Tensor]:
     def read() -> Tensor:
         made = np.empty(shape[::-1] if is_swapped else shape, dtype=dtype)
-        room = memoryview(made.reshape(-1).view(np.uint8)) if made.size else memoryview(b"")
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        room: Any = memoryview(made.reshape(-1).view(np.uint8).data) if made.size else memoryview(b"")
+        with zipfile.ZipFile(path) as archive, archive.open(member) as opened:
+            stream: Any = opened
             stream.read(start)
             at = 0
             while at < len(room):
