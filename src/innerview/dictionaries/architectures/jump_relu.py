@@ -71,9 +71,9 @@ class JumpReLU(Architecture):
         with torch.no_grad():
             pre = products(weights, x) + weights.encoder_bias
             # Above the threshold, and the stretch below it from which it gets gradients.
-            entries = Entries.where(pre > (thresholds - self.bandwidth / 2).clamp_(min=0))
+            entries = Entries.where_or_all(pre > (thresholds - self.bandwidth / 2).clamp_(min=0))
         values = picked_with_bias(weights, x, pre, entries)
-        chosen = thresholds[entries.features]
+        chosen = entries.each(thresholds)
         codes: Any = _Jump.apply(values, chosen, self.bandwidth)
         is_active: Any = _IsAbove.apply(values, chosen, self.bandwidth)
         decoded = reconstructed(weights, codes, entries, x)
@@ -81,9 +81,7 @@ class JumpReLU(Architecture):
             "reconstruction": squared_error(decoded, target),
             "sparsity": step.ramp(self.l0_warmup) * self._penalty(is_active.sum() / len(x), step),
         }
-        is_code = codes.detach() != 0
-        found = active(entries.kept(is_code), codes.detach()[is_code])
-        return Losses(sum(parts.values(), start=x.new_zeros(())), parts, found, decoded.detach())
+        return Losses(sum(parts.values(), start=x.new_zeros(())), parts, active(entries, codes), decoded.detach())
 
     def _penalty(self, active_a_token: Tensor, step: Step) -> Tensor:
         if self.l0_target is None:
@@ -104,7 +102,9 @@ class JumpReLU(Architecture):
 
 
 def _rectangle(values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
-    return (((values - thresholds) / bandwidth).abs() < 0.5).to(values.dtype) / bandwidth
+    """1 over the width where a value is near its threshold, else 0; what is not above 0 is behind the ReLU, and moves nothing."""
+    is_near = (((values - thresholds) / bandwidth).abs() < 0.5) & (values > 0)
+    return is_near.to(values.dtype) / bandwidth
 
 
 class _Jump(torch.autograd.Function):
