@@ -9,6 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
     "ActiveSubspace",
     "TanhJumpReLU",
     "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",

@@ -124,6 +124,9 @@ _HOMES = {
     "Matryoshka": "dictionaries.architectures",
     "TanhJumpReLU": "dictionaries.architectures",
     "ActiveSubspace": "dictionaries.training.subspace",
+    "train_crosscoder": "dictionaries.training.joint",
+    "train_cross_layer_transcoder": "dictionaries.training.joint",
+    "JointTraining": "dictionaries.training.joint",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.

@@ -99,7 +99,7 @@ def train_dictionaries(
     else:
         named = list(specs)
     processes = Processes.found(told.where())
-    found = _source(source, named, texts, told, processes)
+    found = source_of(source, named, texts, told, processes)
     where = None if folder is None else Path(folder)
     return Loop(found, tuple(named), told, processes, where).run(is_shown=progress)
 
@@ -108,9 +108,14 @@ def _name(model: Model, site: str) -> str:
     return model.site(site).name if site else ""
 
 
-def _source(
+def source_of(
     given: Any, specs: Sequence[DictionarySpec], texts: Iterable[Any] | None, settings: TrainingSettings, processes: Processes
 ) -> Source:  # fmt: skip
+    """Where tokens come from, of what a training was given.
+
+    Raises:
+        DictionaryError: It is nothing that training reads.
+    """
     if isinstance(given, Model):
         if texts is None:
             raise DictionaryError(f"{given.name} needs something to read; give texts=")
