@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 import innerview as iv
-from tests.dictionaries.published import WRITERS, D, Written, cross_layer, rows, temporal
+from tests.dictionaries.published import WRITERS, D, Written, cross_layer, rows, saelens_temporal, temporal
 
-ALL = {**WRITERS, "cross_layer": cross_layer, "temporal": temporal}
+ALL = {**WRITERS, "cross_layer": cross_layer, "temporal": temporal, "saelens_temporal": saelens_temporal}
 SLACK = 48 << 20
 
 

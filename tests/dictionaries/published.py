@@ -513,6 +513,17 @@ def temporal(k: int | None = K) -> Written:
     return Written({"conf.yaml": config}, {"latest_ckpt.safetensors": tensors}, codes, "gemma-2-2b/layer_12/temporal")
 
 
+def saelens_temporal() -> Written:
+    """The same in SAELens' own format."""
+    plain = temporal()
+    tensors = dict(plain.tensors["latest_ckpt.safetensors"])
+    tensors |= {"W_dec": tensors.pop("D"), "W_enc": tensors.pop("E"), "b_dec": tensors.pop("b")}
+    told = dict(plain.configs["conf.yaml"]["sae"])
+    told["activation_normalization_factor"] = told.pop("scaling_factor")
+    config = saelens_config("temporal", normalize_activations="constant_scalar_rescale", **told)
+    return saelens(config, tensors, plain.codes)
+
+
 WRITERS: dict[str, Callable[[], Written]] = {
     one.__name__: one
     for one in (

@@ -327,8 +327,12 @@ def test_temporal_saes_have_the_codes_that_saelens_gives_them(
     sae = kind(settings.from_dict(config))
     sae.load_state_dict(state)
     with torch.no_grad():
-        ours = agrees(folder, sae.encode(x), x)
-        torch.testing.assert_close(ours.reconstruct(x), sae(x), atol=1e-4, rtol=1e-4)
+        sae.cfg.metadata.hook_name = "blocks.12.hook_resid_post"
+        sae.save_model(tmp_path / "saved")
+        for source in (folder, tmp_path / "saved", sae):
+            ours = agrees(source, sae.encode(x), x)
+            torch.testing.assert_close(ours.reconstruct(x), sae(x), atol=1e-4, rtol=1e-4)
+            assert ours.site == "blocks.12.resid"
 
 
 # What is written here, read by SAELens.

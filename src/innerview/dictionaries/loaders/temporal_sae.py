@@ -34,7 +34,7 @@ def read(source: Source) -> TemporalSAE:
     decoder = tensors.take("D", n, d)
     is_tied = told.flag("tied_weights")
     encoder = decoder.clone() if is_tied else tensors.take("E", d, n, transposed=True)
-    layers = tuple(_attention(told, tensors, i, n) for i in range(told.whole("n_attn_layers", least=0)))
+    layers = tuple(attention(told, tensors, i, n) for i in range(told.whole("n_attn_layers", least=0)))
     bias = tensors.take("b", d)
     tensors.done()
     layer = layer_of(source.hint)
@@ -46,10 +46,11 @@ def read(source: Source) -> TemporalSAE:
         commit=source.commit,
         dtype=tensors.dtype("D"),
     )
-    return TemporalSAE(encoder, decoder, bias, layers, _k(told, n), manifest)
+    return TemporalSAE(encoder, decoder, bias, layers, kept(told, n), manifest)
 
 
-def _k(told: Fields, n: int) -> int | None:
+def kept(told: Fields, n: int) -> int | None:
+    """Features that are kept at each token; None for all above 0."""
     if told.text("sae_diff_type", among=("relu", "topk")) == "relu":
         return None
     k = told.whole("kval_topk")
@@ -58,7 +59,12 @@ def _k(told: Fields, n: int) -> int | None:
     return k
 
 
-def _attention(told: Fields, tensors: Tensors, i: int, n: int) -> ContextAttention:
+def attention(told: Fields, tensors: Tensors, i: int, n: int) -> ContextAttention:
+    """One layer of attention, its sizes checked.
+
+    Raises:
+        DictionaryError: The heads do not divide the widths, or a tensor is missing.
+    """
     width, heads = n // told.whole("bottleneck_factor"), told.whole("n_heads")
     if not width or width % heads or n % heads:
         raise DictionaryError(
