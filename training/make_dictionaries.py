@@ -24,7 +24,6 @@ import torch
 
 import innerview as iv
 from innerview.bundled import bundled_folder
-from innerview.dictionaries.architectures import Optimization
 from innerview.pocket.world import load_world
 
 KEPT = Path("build/training/dictionaries")
@@ -90,7 +89,7 @@ def specs(making: Making, n_layers: int, d_model: int) -> dict[str, iv.Dictionar
     """Every dictionary by the name of its folder."""
     layers = making.layers if making.layers is not None else tuple(range(n_layers))
     middle = layers[len(layers) // 2]
-    steps = Optimization(making.learning_rate, betas=(0.9, 0.999), warmup=0.05, decay=0.2)
+    steps = iv.Optimization(making.learning_rate, betas=(0.9, 0.999), warmup=0.05, decay=0.2)
     jump = iv.JumpReLU(l0=making.sparsity, l0_target=TARGET_L0, bandwidth=0.05, first_threshold=0.05)
     site, n = f"blocks.{middle}.resid", making.wider * d_model
     made = {
