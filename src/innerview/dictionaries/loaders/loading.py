@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.loaders import (
     circuit_tracer,
     cross_layer,
@@ -72,7 +71,7 @@ def load_dictionary(
     return made
 
 
-def read(source: Source | Dictionary) -> Any:
+def read(source: Any) -> Any:
     """The dictionary of a source by its files.
 
     Raises:
