@@ -112,7 +112,8 @@ def toy_superposition(
     for name, number in (("correlation", correlation), ("sibling_cosine", sibling_cosine)):
         if not 0 <= real(name, number) < 1:
             raise DictionaryError(f"{name} is from 0 to below 1, not {number!r}")
-    real("active", active), real("noise", noise)
+    real("active", active)
+    real("noise", noise)
     kin, together = families * (1 + children), groups * group_size
     if kin + together > n_features:
         raise DictionaryError(
