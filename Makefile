@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help tour lab test lint format types bench soak oracles architectures pins wheel clean
+.PHONY: help tour lab test lint format types bench soak oracles formats architectures pins wheel clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -51,6 +51,9 @@ soak: .venv/.dev ## the reliability rows at their full counts (hours)
 oracles: | .venv-bench ## the same random weights in TransformerLens, nnsight and interp-engine: sites, heads, patterns
 	PYTHONPATH=src:. OMP_NUM_THREADS=1 .venv-bench/bin/python -m pytest -o addopts=--import-mode=importlib -o timeout= -q tests/oracles
 
+formats: | .venv-formats ## codes of published dictionaries in the publishers' own packages
+	PYTHONPATH=src:. OMP_NUM_THREADS=1 .venv-formats/bin/python -m pytest -o addopts=--import-mode=importlib -o timeout= -q tests/oracles/test_dictionary_formats.py
+
 architectures: .venv/.dev ## open every language model that transformers can build, and write docs/architectures.md
 	$(BIN)/python -m tests.models.architectures
 
@@ -93,6 +96,11 @@ build/lab/01_first_light.ipynb: $(TOUR)
 .venv-bench:
 	@python=$$(scripts/find_python.sh) && echo "making .venv-bench with $$python" && "$$python" -m venv $@
 	$@/bin/python -m pip --disable-pip-version-check install --quiet . --requirement benchmarks/requirements.txt pytest
+
+# These want another version of transformers than ours, so innerview is read from here and not installed beside them.
+.venv-formats:
+	@python=$$(scripts/find_python.sh) && echo "making .venv-formats with $$python" && "$$python" -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install --quiet --requirement benchmarks/requirements-formats.txt
 
 node_modules/.package-lock.json: package.json package-lock.json
 	@scripts/find_node.sh

@@ -9,6 +9,8 @@ import pytest
 import innerview as iv
 
 NAMES = [
+    "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
+    "ActiveSubspace",
     "TanhJumpReLU",
     "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",
     "Matryoshka",
@@ -17,7 +19,7 @@ NAMES = [
     "FeatureAttributions", "GradientTimesActivation", "IntegratedGradients", "attribute_features",
     "toy_superposition", "Superposition",
     "GroupMax", "MatchingPursuit", "SemiNMF", "fit_semi_nmf",
-    "BatchTopK", "load_dictionary", "save_dictionary", "OwnFormat", "SAELensFormat", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
+    "BatchTopK", "load_dictionary", "save_dictionary", "TemporalSAE", "OwnFormat", "SAELensFormat", "Codes", "Dictionary", "DictionaryError", "Gated", "JumpReLU", "Manifest", "Normalisation", "ReLU", "SetFeatures", "TopK",
     "Activations", "Add", "Attachment", "Cap", "CaptureError", "CaptureInterrupt", "Compiled", "compiled", "Circuit", "Constant", "Custom", "Decay", "Direction", "DirectionError", "Edit",
     "EditError", "Gate", "Generation", "GenerationError", "GradientSteer", "InnerviewError", "Lens", "LensError", "LogitLens",
     "MetricError", "Model", "ModelError", "Neurons", "Patch", "PatchError", "PatchGrid", "ProjectOut", "Projection", "Pulse", "Ramp", "Reading", "Recipe", "RecipeError",

@@ -19,6 +19,7 @@ _HOMES = {
     "SAELensFormat": "dictionaries.loaders",
     "load_dictionary": "dictionaries.loaders",
     "save_dictionary": "dictionaries.loaders",
+    "TemporalSAE": "dictionaries.temporal",
     "Codes": "dictionaries.codes",
     "CrossLayerTranscoder": "dictionaries.cross_layer",
     "CrossLayerWeights": "dictionaries.cross_layer",
@@ -122,6 +123,10 @@ _HOMES = {
     "Superposition": "dictionaries.toy",
     "Matryoshka": "dictionaries.architectures",
     "TanhJumpReLU": "dictionaries.architectures",
+    "ActiveSubspace": "dictionaries.training.subspace",
+    "train_crosscoder": "dictionaries.training.joint",
+    "train_cross_layer_transcoder": "dictionaries.training.joint",
+    "JointTraining": "dictionaries.training.joint",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.

@@ -1,64 +1,21 @@
 """Compiled networks whose edits and captures stay live: taps put in before compiling, with what they add as data."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch._dynamo
-from torch import Tensor, nn
 
 from innerview.activations import Activations
 from innerview.chosen import wanted_sites
-from innerview.edits import Add, Edit
+from innerview.edits import Edit
 from innerview.errors import CaptureError, EditError
 from innerview.hooks import refuse_compiled
 from innerview.inputs import Call
 from innerview.models.model import Model
 from innerview.models.site import Site
 from innerview.runs import Forward, Plan, Planned
-
-
-class _Tap:
-    """What stands at one site: `x + strength @ vectors`, and a copy of what leaves. All of it reads and writes tensors that stay where they are.
-
-    Attributes:
-        strength: How much of each vector each token gets, shape [rows, tokens, slots].
-        vectors: What is added, shape [slots, width].
-        kept: Where the activation is copied to, shape [rows, tokens, ...]; None where nothing is captured, or before the first forward.
-    """
-
-    def __init__(self, site: Site, strength: Tensor, vectors: Tensor, kept: Tensor | None) -> None:
-        self.site = site
-        self.strength = strength
-        self.vectors = vectors
-        self.kept = kept
-
-    def passed(self, value: Any) -> Any:
-        """What leaves the site, of what arrives there."""
-        x = self.site.read(value)
-        if self.vectors.shape[0]:
-            added = self.strength[: x.shape[0], : x.shape[1]] @ self.vectors
-            x = x + added.view(x.shape)
-            value = self.site.write(value, x)
-        if self.kept is not None:
-            self.kept[: x.shape[0], : x.shape[1]].copy_(x.detach())
-        return value
-
-    def __deepcopy__(self, memo: dict) -> "_Tap":
-        # A copy of the network is a network of its own, with data of its own.
-        kept = None if self.kept is None else self.kept.clone()
-        return type(self)(self.site, self.strength.clone(), self.vectors.clone(), kept)
-
-
-class _OutputTap(_Tap):
-    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return self.passed(output)
-
-
-class _InputTap(_Tap):
-    def __call__(self, module: nn.Module, args: tuple) -> Any:
-        return (self.passed(args[0]), *args[1:])
+from innerview.taps import Tap, laws_of
 
 
 class Compiled:
@@ -70,61 +27,70 @@ class Compiled:
     """
 
     def __init__(
-        self, model: Model, taps: dict[str, _Tap], handles: list[Any], module: Any, captured: list[str]
+        self, model: Model, taps: dict[str, Tap], handles: list[Any], module: Any, captured: list[str]
     ) -> None:
         self.model = model
         self.module = module
         self._taps = taps
         self._handles = handles
         self._captured = captured
-        self._plan: list[Planned] = []
+        # What is in force, each with its slots.
+        self._plan: list[tuple[Planned, range]] = []
         self._size = next(iter(taps.values())).strength.shape[:2]
 
     def set(self, edits: Any) -> None:
         """Put other edits in force, in place of those before: data changes, the compiled code stays. An empty list takes them off.
 
         Raises:
-            EditError: An edit is no `Add`, or stands where no tap was put in; or there are more at one site than slots.
+            EditError: An edit is none of Add, ProjectOut, Scale and Cap, or stands where no tap was put in; or there are more at one site
+                than slots.
         """
         planned = [p for parts in Plan.of(self.model, edits).by_point.values() for p in parts]
-        slots = [self._slot(one, planned) for one in planned]
+        laws = [
+            laws_of(self._checked(one), self._taps[one.site.name].vectors.shape[1], self._taps[one.site.name].dtype)
+            for one in planned
+        ]
+        slots = self._slots(planned, [len(each) for each in laws])
         for tap in self._taps.values():
-            tap.strength.zero_()
-            tap.vectors.zero_()
-        for one, slot in zip(planned, slots, strict=True):
+            tap.clear()
+        for one, each, among in zip(planned, laws, slots, strict=True):
             tap = self._taps[one.site.name]
-            edit = one.edit
-            assert isinstance(edit, Add) and isinstance(edit.coefficient, float)
-            length = edit.direction.length(edit.coefficient, edit.unit)
-            tap.vectors[slot] = (edit.direction.vector.double() * length).to(tap.vectors)
+            for slot, (vector, law) in zip(among, each, strict=True):
+                tap.put(slot, vector, law)
             if one.is_plain:
-                tap.strength[:, :, slot] = 1.0
-        self._plan = planned
+                tap.strength[:, :, among.start : among.stop] = 1.0
+        self._plan = list(zip(planned, slots, strict=True))
 
-    def _slot(self, one: Planned, planned: list[Planned]) -> int:
+    def _checked(self, one: Planned) -> Edit:
         edit, name = one.edit, one.site.name
-        is_plain = (
-            type(edit) is Add and isinstance(edit.coefficient, float) and edit.heads is None and edit.neurons is None
-        )
-        if not is_plain or edit.where.condition is not None:
+        if edit.where.condition is not None or edit.heads is not None or edit.neurons is not None:
             raise EditError(
-                f"a compiled network takes Add at one strength, on no condition and on whole activations, not {edit.label}; "
+                f"a compiled network takes edits on no condition and on whole activations, not {edit.label}; "
                 "use iv.editing on the network that is not compiled"
             )
-        if name not in self._taps or not len(self._taps[name].vectors):
-            placed = ", ".join(key for key, tap in self._taps.items() if len(tap.vectors))
+        if name not in self._taps or not self._taps[name].slots:
+            placed = ", ".join(key for key, tap in self._taps.items() if tap.slots)
             raise EditError(f"no tap was put in at {name!r} before compiling; edits may stand at {placed or 'no site'}")
-        slot = [other for other in planned if other.site.name == name].index(one)
-        if slot >= len(self._taps[name].vectors):
-            raise EditError(
-                f"{len(self._taps[name].vectors)} edits fit at {name!r}; compile with slots={slot + 1} or more"
-            )
-        return slot
+        return edit
+
+    def _slots(self, planned: list[Planned], needed: list[int]) -> list[range]:
+        """Slots of each edit, in the edits' order."""
+        filled, found = dict.fromkeys(self._taps, 0), []
+        for one, count in zip(planned, needed, strict=True):
+            name = one.site.name
+            found.append(range(filled[name], filled[name] + count))
+            filled[name] += count
+        for name, count in filled.items():
+            if count > self._taps[name].slots:
+                raise EditError(
+                    f"{self._taps[name].slots} edits fit at {name!r}, and these take {count} slots; compile with slots={count} or more"
+                )
+        return found
 
     @property
     def edits(self) -> tuple[Edit, ...]:
         """The edits in force."""
-        return tuple(dict.fromkeys(one.edit for one in self._plan))
+        return tuple(dict.fromkeys(one.edit for one, _ in self._plan))
 
     def __call__(self, inputs: Any) -> Any:
         """What the compiled network returns.
@@ -150,16 +116,13 @@ class Compiled:
             return
         rows = call.rows()
         forward = Forward(rows, shape, 0, self._device, ids=None if call.tokens is None else call.tokens.ids)
-        for one in self._plan:
-            tap, slot = self._taps[one.site.name], self._plan_slot(one)
+        for one, slots in self._plan:
+            tap = self._taps[one.site.name]
             mask, share = forward.mask(one), forward.share(one)
             amount = torch.ones(shape, device=self._device) if mask is None else mask.to(self._device, torch.float32)
             if share is not None:
                 amount = amount * share
-            tap.strength[: shape[0], : shape[1], slot] = amount.to(tap.strength)
-
-    def _plan_slot(self, one: Planned) -> int:
-        return [other for other in self._plan if other.site.name == one.site.name].index(one)
+            tap.strength[: shape[0], : shape[1], slots.start : slots.stop] = amount.to(tap.strength)[..., None]
 
     @property
     def _device(self) -> torch.device:
@@ -207,15 +170,15 @@ def compiled(
     mode: str | None = None,
     dynamic: bool | None = None,
 ) -> Compiled:
-    """The network compiled by `torch.compile`, with taps whose additions and copies stay live: changing them compiles nothing anew.
+    """The network compiled by `torch.compile`, with taps whose edits and copies stay live: changing them compiles nothing anew.
 
     Args:
         model: The network.
-        sites: Where edits may be put later with `.set([iv.Add(...)])`.
+        sites: Where edits may be put later with `.set([iv.Add(...)])`: Add, ProjectOut, Scale and Cap.
         capture: Sites whose activations `.capture(inputs)` gives.
         rows: Most rows of a forward.
         tokens: Most tokens of a row; the network's context when None.
-        slots: Most edits at one site.
+        slots: Most edits at one site; a ProjectOut of several directions takes one for each.
         backend: As `torch.compile` takes it.
         mode: As `torch.compile` takes it.
         dynamic: As `torch.compile` takes it.
@@ -231,7 +194,7 @@ def compiled(
         raise CaptureError(f"how many tokens a row of {model.name} may have is unknown; give tokens=")
     for site in [*edited, *copied]:
         _check(model, site, is_edited=site in edited)
-    taps: dict[str, _Tap] = {}
+    taps: dict[str, Tap] = {}
     handles: list[Any] = []
     for site in dict.fromkeys([*edited, *copied]):
         tap: Any = _tap(model, site, (rows, width), slots if site in edited else 0, is_copied=site in copied)
@@ -242,18 +205,14 @@ def compiled(
     return Compiled(model, taps, handles, made, [site.name for site in copied])
 
 
-def _tap(model: Model, site: Site, size: tuple[int, int], slots: int, *, is_copied: bool) -> _Tap:
+def _tap(model: Model, site: Site, size: tuple[int, int], slots: int, *, is_copied: bool) -> Tap:
     """The tap of a site, its tensors where the site's module has its weights."""
-    assert site.sizes is not None
     near = next(model.module.get_submodule(site.module).parameters(), next(model.module.parameters()))
-    strength = near.new_zeros(*size, slots).detach()
-    vectors = near.new_zeros(slots, math.prod(site.sizes)).detach()
-    kept = near.new_zeros(*size, *site.sizes).detach() if is_copied else None
-    for tensor in (strength, vectors, kept):
-        if tensor is not None:
-            # Their contents change between calls and their places never do, which is what replayed graphs rely on.
-            torch._dynamo.mark_static_address(tensor)
-    return (_InputTap if site.side == "input" else _OutputTap)(site, strength, vectors, kept)
+    tap = Tap.at(site, near.detach(), size, slots, is_copied=is_copied)
+    for tensor in tap.tensors:
+        # Their contents change between calls and their places never do, which is what replayed graphs rely on.
+        torch._dynamo.mark_static_address(tensor)
+    return tap
 
 
 def _check(model: Model, site: Site, *, is_edited: bool) -> None:

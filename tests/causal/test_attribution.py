@@ -15,11 +15,11 @@ SITE = "blocks.1.resid"
 METHODS = (iv.GradientTimesActivation(), iv.IntegratedGradients())
 
 
-def linear() -> tuple[iv.Model, torch.nn.Sequential]:
+def linear() -> tuple[iv.Model, torch.nn.Linear, torch.nn.Linear]:
     """Two linear maps; `module:0` gives what the dictionary reads."""
     torch.manual_seed(3)
-    made = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Linear(WIDTH, 9)).eval()
-    return iv.open_model(made), made
+    first, last = torch.nn.Linear(WIDTH, WIDTH), torch.nn.Linear(WIDTH, 9)
+    return iv.open_model(torch.nn.Sequential(first, last).eval()), first, last
 
 
 def third(logits: Tensor) -> Tensor:
@@ -31,23 +31,23 @@ def third(logits: Tensor) -> Tensor:
 def test_of_a_linear_metric_of_a_linear_network_they_are_exact(
     method: iv.GradientTimesActivation | iv.IntegratedGradients, architecture: str, normalisation: str
 ) -> None:
-    model, plain = linear()
+    model, first, last = linear()
     own = dictionary(architecture, normalisation, site="module:0")
     x = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(0))
     found = iv.attribute_features(model, own, x, third, method)
     with torch.no_grad():
-        hidden = plain[0](x)
+        hidden = first(x)
         flat = hidden.flatten(0, 1)
         codes = codes_of(own, flat)
         nothing = decoded(own, torch.zeros_like(codes), flat)
-        reader = plain[1].weight[3].double() * 2.0
+        reader = last.weight[3].double() * 2.0
         change = ((flat.double() - nothing) @ reader).view(2, 4).sum(dim=1)
         each = torch.stack([(decoded(own, _only(codes, i), flat) - nothing) @ reader for i in range(codes.shape[1])])
         missed = (flat.double() - decoded(own, codes, flat)) @ reader
     torch.testing.assert_close(found.totals[0], change, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.features[0].dense().flatten(0, 1).double(), each.T, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.errors[0].flatten().double(), missed, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.clean, third(plain(x)).detach())
+    torch.testing.assert_close(found.clean, third(last(first(x))).detach())
 
 
 def _only(codes: Tensor, feature: int) -> Tensor:

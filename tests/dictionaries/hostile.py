@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 import innerview as iv
-from tests.dictionaries.published import WRITERS, Written, cross_layer, rows
+from tests.dictionaries.published import WRITERS, D, Written, cross_layer, rows, saelens_temporal, temporal
 
-ALL = {**WRITERS, "cross_layer": cross_layer}
+ALL = {**WRITERS, "cross_layer": cross_layer, "temporal": temporal, "saelens_temporal": saelens_temporal}
 SLACK = 48 << 20
 
 
@@ -32,7 +32,7 @@ def codes_of(folder: Path, load: dict[str, Any] | None = None) -> Tensor:
     made = iv.load_dictionary(folder, **(load or {}))
     if isinstance(made, iv.CrossLayerTranscoder):
         return made.encode([rows()] * made.n_layers)[0].dense()
-    return made.encode(rows()).dense()
+    return made.encode(rows().view(4, -1, D) if isinstance(made, iv.TemporalSAE) else rows()).dense()
 
 
 # Row 15: a field missing or changed.

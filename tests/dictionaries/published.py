@@ -460,6 +460,70 @@ def cross_layer() -> Written:
     return Written({"config.yaml": config}, files, lambda x: jump(parts[0].pre(x), parts[0].threshold.double()))
 
 
+def temporal(k: int | None = K) -> Written:
+    """One layer of attention over codes; written out token by token, head by head."""
+    w, g = Drawn(60), drawn(61)
+    width, heads = 10, 2
+    sizes = {"q_target": width, "k_ctx": width, "v_ctx": N, "c_proj": N}
+    linear = {
+        name: (torch.randn(size, N, generator=g) * 0.5, torch.randn(size, generator=g) * 0.1)
+        for name, size in sizes.items()
+    }
+    tensors = {"D": w.decoder, "E": w.encoder.T, "b": w.decoder_bias}
+    for name, (weight, bias) in linear.items():
+        tensors |= {f"attn_layers.0.{name}.weight": weight, f"attn_layers.0.{name}.bias": bias}
+    sae = {
+        "exp_factor": N / D + 1e-9, "n_heads": heads, "n_attn_layers": 1, "bottleneck_factor": N // width, "tied_weights": False,
+        "sae_diff_type": "relu" if k is None else "topk", "kval_topk": k, "scaling_factor": 0.7,
+    }  # fmt: skip
+
+    def apply(name: str, x: Tensor) -> Tensor:
+        weight, bias = linear[name]
+        return x @ weight.double().T + bias.double()
+
+    def codes(x: Tensor) -> Tensor:
+        left = x.double() * 0.7 - w.decoder_bias.double()
+        encoder, decoder = w.encoder.double(), w.decoder.double()
+        before = (left / (4 * D) @ encoder.T).clamp(min=0)
+        made = torch.zeros_like(before)
+        for row in range(len(x)):
+            seen = torch.cat([torch.zeros(1, N).double(), before[row, :-1]])
+            for pos in range(x.shape[1]):
+                q, keys, values = (
+                    apply("q_target", before[row, pos]),
+                    apply("k_ctx", seen[: pos + 1]),
+                    apply("v_ctx", seen[: pos + 1]),
+                )
+                parts = []
+                for head in range(heads):
+                    qk, v = (
+                        slice(head * width // heads, (head + 1) * width // heads),
+                        slice(head * N // heads, (head + 1) * N // heads),
+                    )
+                    shares = (keys[:, qk] @ q[qk] / (width // heads) ** 0.5).softmax(dim=0)
+                    parts.append(shares @ values[:, v])
+                found = apply("c_proj", torch.cat(parts)).clamp(min=0)
+                back = found @ decoder
+                left[row, pos] -= back * (back @ left[row, pos]) / (back.norm() + 1e-6) ** 2
+            made[row] = (left[row] / (4 * D) @ encoder.T).clamp(min=0)
+            made[row] = made[row] if k is None else top(made[row], k)
+        return made
+
+    config = {"llm": {"dimin": D}, "sae": sae, "data": {"dtype": "float32"}}
+    return Written({"conf.yaml": config}, {"latest_ckpt.safetensors": tensors}, codes, "gemma-2-2b/layer_12/temporal")
+
+
+def saelens_temporal() -> Written:
+    """The same in SAELens' own format."""
+    plain = temporal()
+    tensors = dict(plain.tensors["latest_ckpt.safetensors"])
+    tensors |= {"W_dec": tensors.pop("D"), "W_enc": tensors.pop("E"), "b_dec": tensors.pop("b")}
+    told = dict(plain.configs["conf.yaml"]["sae"])
+    told["activation_normalization_factor"] = told.pop("scaling_factor")
+    config = saelens_config("temporal", normalize_activations="constant_scalar_rescale", **told)
+    return saelens(config, tensors, plain.codes)
+
+
 WRITERS: dict[str, Callable[[], Written]] = {
     one.__name__: one
     for one in (

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import innerview as iv
+from innerview.dictionaries.codes import coded
 from innerview.errors import DictionaryError
 
 DENSE = torch.tensor([[[0.0, 2.0, 0.0], [0.0, 0.0, 0.0]], [[1.0, 0.0, -3.0], [0.0, 4.0, 5.0]]])
@@ -52,5 +53,7 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         iv.Codes(one, one, torch.ones(2), (2,), 3)
     with pytest.raises(DictionaryError, match=r"mask of shape \[3\] does not fit tokens of shape \[2\]"):
         iv.Codes(one, one, torch.ones(1), (2,), 3, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(DictionaryError, match=r"tokens \[3\] and the activations are of tokens \[2\]"):
+        coded(torch.ones(2, 4), torch.relu, 4, torch.ones(3, dtype=torch.bool))
     with pytest.raises(DictionaryError, match="no feature 3"):
         iv.Codes.from_dense(DENSE).of_feature(3)

@@ -176,6 +176,17 @@ def test_texts_with_nothing_to_predict_are_refused() -> None:
         iv.evaluate_dictionary(random_one(), opened("llama", layers=2), [[5, 6], [7]])
 
 
+def test_texts_longer_than_the_network_reads_are_cut_and_not_refused() -> None:
+    model = opened("llama", layers=2)
+    row = ragged((130,))[0]
+    assert model.context == 64
+    found = iv.evaluate_dictionary(random_one(), model, [row])
+    pieces = iv.evaluate_dictionary(random_one(), model, [row[:64], row[64:128], row[128:]])
+    assert found.n_tokens == 130 and found.n_predicted == 127 and found.ce_rise == pytest.approx(pieces.ce_rise)
+    again = iv.evaluate_dictionary(random_one(), model, [[1, *row]])
+    assert again.n_tokens == 130 + 3 and again.n_predicted == 130
+
+
 # Matching.
 
 

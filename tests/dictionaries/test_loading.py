@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import innerview as iv
-from tests.dictionaries.published import WRITERS, cross_layer, rows
+from tests.dictionaries.published import WRITERS, D, cross_layer, rows, saelens_temporal, temporal
 
 SITES = {
     "saelens_standard": ("blocks.3.resid", ""), "saelens_before_6": ("blocks.8.resid_in", ""), "saelens_before_3": ("blocks.8.resid_in", ""),
@@ -59,3 +59,25 @@ def test_a_cross_layer_transcoder_keeps_its_decoders_apart(tmp_path: Path) -> No
     wanted = codes[0].dense() @ stored[0][:, 1] + codes[1].dense() @ stored[1][:, 0]
     wanted = wanted + written.tensors["W_enc_1.safetensors"]["b_dec_1"]
     torch.testing.assert_close(coder.decode(codes)["blocks.1.mlp.out"], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("k", [5, None])
+def test_a_temporal_sae_codes_what_the_tokens_before_do_not_predict(k: int | None, tmp_path: Path) -> None:
+    written, x = temporal(k), rows(14).view(2, 7, D)
+    sae = iv.load_dictionary(written.write(tmp_path))
+    assert sae.site == "blocks.12.resid"
+    found, wanted = sae.encode(x).dense().double(), written.codes(x)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    # A later token changes nothing before it.
+    changed = x.clone()
+    changed[:, 4:] += 1.0
+    torch.testing.assert_close(sae.encode(changed).dense()[:, :4], sae.encode(x).dense()[:, :4])
+    with pytest.raises(iv.DictionaryError, match=r"reads tokens in their order, \[batch, pos, 12\], not \[7, 12\]"):
+        sae.encode(x[0])
+
+
+def test_a_temporal_sae_in_saelens_format_is_the_same(tmp_path: Path) -> None:
+    written, x = saelens_temporal(), rows(14).view(2, 7, D)
+    sae = iv.load_dictionary(written.write(tmp_path))
+    assert sae.site == "blocks.3.resid" and sae.manifest.bos == "prepended"
+    torch.testing.assert_close(sae.encode(x).dense().double(), written.codes(x), atol=1e-5, rtol=1e-5)

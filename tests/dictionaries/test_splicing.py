@@ -89,7 +89,7 @@ def test_gradients_are_those_of_codes_and_error_each_as_it_stands() -> None:
 
 def test_gradients_upstream_are_the_networks_own_unless_the_error_is_cut() -> None:
     model, own, x = opened("gpt2"), dictionary("relu"), ids(1, 4)
-    weight = blocks(model.module)[0].mlp.c_fc.weight
+    weight = model.module.get_parameter("transformer.h.0.mlp.c_fc.weight")
 
     def gradient(**options: Any) -> Tensor:
         with iv.spliced(model, own, **options):

@@ -1,8 +1,11 @@
 """What published formats trip people over, each a sentence: layouts, biases, thresholds, scales, and what files do not say."""
 
+import importlib.machinery
 import json
 import os
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -425,3 +428,46 @@ def test_a_loaded_dictionary_says_where_it_came_from(tmp_path: Path) -> None:
     assert manifest.source == f"{folder} (SAELens)" and manifest.bos == "prepended" and manifest.dtype == "float32"
     assert json.loads((folder / "cfg.json").read_text())["metadata"]["prepend_bos"] is True
     assert "W_enc" in load_file(folder / "sae_weights.safetensors")
+
+
+def test_a_release_of_saelens_is_asked_of_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    w, asked = Drawn(5), []
+
+    class Config:
+        def to_dict(self) -> dict[str, Any]:
+            return saelens_config("standard")
+
+    class SAE(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cfg = Config()
+            for name, tensor in saelens_tensors(w).items():
+                setattr(self, name, torch.nn.Parameter(tensor.clone()))
+
+        @classmethod
+        def from_pretrained(cls, release: str, sae_id: str) -> "SAE":
+            asked.append((release, sae_id))
+            return cls()
+
+    SAE.__module__ = "sae_lens.saes.sae"
+    package = types.ModuleType("sae_lens")
+    package.__spec__ = importlib.machinery.ModuleSpec("sae_lens", None)
+    package.SAE = SAE  # type: ignore[attr-defined]
+    directory = types.ModuleType("sae_lens.loading.pretrained_saes_directory")
+    known = {"gpt2-small-res-jb": types.SimpleNamespace(saes_map={"blocks.3.hook_resid_post": "a/path"})}
+    directory.get_pretrained_saes_directory = lambda: known  # type: ignore[attr-defined]
+    for name, module in (
+        ("sae_lens", package),
+        ("sae_lens.loading", types.ModuleType("sae_lens.loading")),
+        (directory.__name__, directory),
+    ):
+        monkeypatch.setitem(sys.modules, name, module)
+    sae = iv.load_dictionary("gpt2-small-res-jb", "blocks.3.hook_resid_post")
+    assert asked == [("gpt2-small-res-jb", "blocks.3.hook_resid_post")] and sae.site == "blocks.3.resid"
+    assert "gpt2-small-res-jb/blocks.3.hook_resid_post" in sae.manifest.source
+    with pytest.raises(
+        iv.DictionaryError, match=r"the release 'gpt2-small-res-jb' has no 'x'; give one of its ids as path: blocks.3"
+    ):
+        iv.load_dictionary("gpt2-small-res-jb", "x")
+    with pytest.raises(iv.DictionaryError, match=r"no dictionary 'gpt3': no folder, no bundled name"):
+        iv.load_dictionary("gpt3", "x")

@@ -89,6 +89,65 @@ def test_heads_and_several_edits_at_a_site(model: iv.Model) -> None:
     assert same(live.capture(x), wanted, 1e-5)
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_other_edits_are_data_too(model: iv.Model, backend: str) -> None:
+    x = ids(2, 5)
+    d, other = direction("blocks.0.resid"), direction("blocks.0.resid", seed=1)
+    last = iv.Where(positions=-1)
+    edits: list[list[iv.Edit]] = [
+        [iv.ProjectOut(d)], [iv.Scale(3.0, d)], [iv.Scale(0.25, d, where=last)], [iv.Scale(0.3, site="blocks.0.resid")],
+        [iv.Cap(d, at_most=-2.0)], [iv.Cap(d, at_least=2.5, at_most=2.6, where=last)], [iv.Cap(d, at_least=2.0, unit="raw")],
+        [iv.Scale(0.5, site="blocks.0.resid", where=iv.Where(schedule=iv.Ramp(4)))], [iv.ProjectOut([d, other])],
+        [iv.Add(d, 0.5), iv.ProjectOut(other), iv.Cap(d, at_most=0.3)], [iv.Cap(d, at_most=0.3), iv.Add(d, 0.5), iv.Scale(2.0, other)],
+    ]  # fmt: skip
+    plain = iv.capture(model, x, SITES)
+    wanted = [iv.capture(model, x, SITES, edits=e) for e in edits]
+    live = made(model, backend, slots=3)
+    assert same(live.capture(x), plain)
+    graphs = dict(counters["stats"])
+    for e, acts in zip(edits, wanted, strict=True):
+        live.set(e)
+        assert same(live.capture(x), acts, 1e-5), e[0].label
+        assert not torch.allclose(acts["logits"], plain["logits"], atol=1e-3), e[0].label
+    # Every kind, strength, order and number of them: the code of the first call did it all.
+    assert dict(counters["stats"]) == graphs and graphs["unique_graphs"] == 1
+
+
+def test_one_edit_alone_is_the_live_one_to_the_last_bit(typed: iv.Model) -> None:
+    x, d = ids(2, 5), direction("blocks.0.resid")
+    edits = [
+        iv.Add(d, 0.5), iv.ProjectOut(d), iv.Scale(3.0, d), iv.Scale(0.3, site="blocks.0.resid"), iv.Cap(d, at_most=-2.0),
+    ]  # fmt: skip
+    wanted = [iv.capture(typed, x, SITES, edits=[e]) for e in edits]
+    live = made(typed)
+    for e, acts in zip(edits, wanted, strict=True):
+        live.set([e])
+        assert same(live.capture(x), acts)
+
+
+def test_an_infinite_activation_keeps_its_other_numbers_under_an_addition(model: iv.Model) -> None:
+    d = direction("blocks.0.resid")
+    live = made(model)
+    live.set([iv.Add(d, 0.5)])
+    x = torch.zeros(1, 1, d.vector.numel())
+    x[..., 0] = torch.inf
+    found = live._taps["blocks.0.resid"].passed(x)
+    assert torch.equal(found, iv.Add(d, 0.5).apply(x)) and bool(torch.isfinite(found[..., 1:]).all())
+
+
+def test_a_direction_of_one_head_is_added_to_each_and_not_read_in_each(model: iv.Model) -> None:
+    x = ids(2, 5)
+    d = iv.Direction.from_vector(
+        torch.randn(8, generator=torch.Generator().manual_seed(2)), "blocks.1.attn.heads", name="d"
+    )
+    wanted = iv.capture(model, x, SITES, edits=[iv.Add(d, 0.3, unit="raw")])
+    live = made(model)
+    live.set([iv.Add(d, 0.3, unit="raw")])
+    assert same(live.capture(x), wanted, 1e-5)
+    with pytest.raises(EditError, match=r"d taken out at blocks.1.attn.heads reads each head by itself"):
+        live.set([iv.ProjectOut(d)])
+
+
 @pytest.mark.skipif(
     "INNERVIEW_INDUCTOR" not in os.environ,
     reason="inductor compiles for minutes on two cores: it did not run; set INNERVIEW_INDUCTOR=1",
@@ -144,8 +203,8 @@ def test_what_compiled_taps_cannot_do_is_refused(model: iv.Model) -> None:
     d = direction("blocks.0.resid")
     for edits, message in (
         (
-            [iv.ProjectOut(d)],
-            r"a compiled network takes Add at one strength, on no condition and on whole activations, not d taken out",
+            [iv.Replace(d.vector, site="blocks.0.resid")],
+            r"a compiled network takes Add at one strength, ProjectOut, Scale and Cap, not",
         ),
         ([iv.Add(d, [1.0, 2.0])], r"a compiled network takes Add at one strength"),
         ([iv.Add(d, neurons=(1,))], r"on whole activations"),
@@ -154,7 +213,10 @@ def test_what_compiled_taps_cannot_do_is_refused(model: iv.Model) -> None:
             [iv.Add(direction())],
             r"no tap was put in at 'blocks.1.resid' before compiling; edits may stand at blocks.0.resid, blocks.1.attn.heads",
         ),
-        ([iv.Add(d), iv.Add(d)], r"1 edits fit at 'blocks.0.resid'; compile with slots=2 or more"),
+        (
+            [iv.Add(d), iv.Add(d)],
+            r"1 edits fit at 'blocks.0.resid', and these take 2 slots; compile with slots=2 or more",
+        ),
     ):
         with pytest.raises(EditError, match=message):
             live.set(edits)

@@ -310,6 +310,31 @@ def test_circuit_tracers_cross_layer_transcoders_are_read_as_it_writes_them(acti
         torch.testing.assert_close(one, decoded[layer], atol=1e-4, rtol=1e-4)
 
 
+@needs("sae_lens")
+@pytest.mark.parametrize("k", [5, None])
+def test_temporal_saes_have_the_codes_that_saelens_gives_them(
+    k: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sae_lens.registry import get_sae_class
+
+    from tests.dictionaries.published import temporal
+
+    written, x = temporal(k), rows(14).view(2, 7, D)
+    written.place = "canrager/layer_12"
+    folder = written.write(tmp_path)
+    config, state, _ = _hub(monkeypatch, tmp_path).temporal_sae_huggingface_loader("canrager", "layer_12", device="cpu")
+    kind, settings = get_sae_class("temporal")
+    sae = kind(settings.from_dict(config))
+    sae.load_state_dict(state)
+    with torch.no_grad():
+        sae.cfg.metadata.hook_name = "blocks.12.hook_resid_post"
+        sae.save_model(tmp_path / "saved")
+        for source in (folder, tmp_path / "saved", sae):
+            ours = agrees(source, sae.encode(x), x)
+            torch.testing.assert_close(ours.reconstruct(x), sae(x), atol=1e-4, rtol=1e-4)
+            assert ours.site == "blocks.12.resid"
+
+
 # What is written here, read by SAELens.
 
 SAVED = (

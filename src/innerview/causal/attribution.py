@@ -101,7 +101,7 @@ class IntegratedGradients:
     """Gradients averaged over the way from no features and no error to all of them, times the activations; dictionary by dictionary.
 
     What all features and errors of a dictionary stand for sums to the change of the metric when they are all taken out. Stretches of the
-    way where that fails are halved, since a norm turns sharply where little is left.
+    way where that fails most are halved, since a norm turns sharply where little is left.
 
     Attributes:
         steps: Points on each stretch, those of Gauss and Legendre.
@@ -134,22 +134,27 @@ class IntegratedGradients:
         return clean, parts
 
     def _part(self, job: Job, rows: list[int], node: Node, clean: Tensor, baseline: Tensor) -> Part:
-        """What a dictionary's features and error stand for, stretch by stretch."""
-        allowed = self.tolerance / 4 * (clean - baseline).abs().clamp(min=1e-6)
-        todo, left, done = [(0.0, 1.0, baseline, clean)], self.most_steps - self.steps, []
-        while todo:
-            low, high, before, behind = todo.pop()
-            part = _product(node, self._average(job, rows, node.dictionary, low, high), baseline)
-            missed = (part.total() - (behind - before).to(part.error.device)).abs()
-            if left < 2 * self.steps or bool((missed <= allowed.to(missed.device)).all()):
-                done.append(part)
-                continue
+        """What a dictionary's features and error stand for; the stretch that misses most is halved until all together miss little."""
+        allowed = (self.tolerance * (clean - baseline).abs()).clamp(min=1e-6)
+        found = [self._stretch(job, rows, node, (0.0, baseline), (1.0, clean))]
+        left = self.most_steps - self.steps
+        while left >= 2 * self.steps and bool((sum(one.missed for one in found) > allowed).any()):
+            worst = max(found, key=lambda one: float((one.missed / allowed).max()))
+            found.remove(worst)
+            middle = (worst.low[0] + worst.high[0]) / 2
+            between = (middle, job.run(rows, [node.dictionary], middle, grad=False)[0])
+            ends = ((worst.low, between), (between, worst.high))
+            found += [self._stretch(job, rows, node, low, high) for low, high in ends]
             left -= 2 * self.steps
-            middle = (low + high) / 2
-            between = job.run(rows, [node.dictionary], middle, grad=False)[0]
-            todo += [(middle, high, between, behind), (low, middle, before, between)]
-        features, error = sum(part.features for part in done), sum(part.error for part in done)
-        return Part(done[0].codes, features, error, baseline)  # type: ignore[arg-type]
+        features, error = sum(one.part.features for one in found), sum(one.part.error for one in found)
+        return Part(found[0].part.codes, features, error, baseline)  # type: ignore[arg-type]
+
+    def _stretch(
+        self, job: Job, rows: list[int], node: Node, low: tuple[float, Tensor], high: tuple[float, Tensor]
+    ) -> "Stretch":
+        part = _product(node, self._average(job, rows, node.dictionary, low[0], high[0]))
+        missed = (part.total().to(high[1].device) - (high[1] - low[1])).abs()
+        return Stretch(low, high, part, missed)
 
     def _average(self, job: Job, rows: list[int], dictionary: Dictionary, low: float, high: float) -> Gradients:
         """Gradients along a stretch of the way, times its length."""
@@ -163,6 +168,16 @@ class IntegratedGradients:
             codes, error = codes + float(weight) * one.codes, error + float(weight) * one.error
         assert isinstance(codes, Tensor) and isinstance(error, Tensor)
         return Gradients(codes, error)
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """A part of the way, from one point and the metric there to another, and what its sum misses, shape [rows]."""
+
+    low: tuple[float, Tensor]
+    high: tuple[float, Tensor]
+    part: Part
+    missed: Tensor
 
 
 Method = GradientTimesActivation | IntegratedGradients
@@ -233,7 +248,7 @@ class FeatureAttributions(ShowsFigure):
         whole = pd.concat(parts, ignore_index=True).astype({"feature": "Int64"})
         whole["token"] = [self._word(row, pos) for row, pos in zip(whole["prompt"], whole["pos"], strict=True)]
         columns = ["site", "part", "prompt", "pos", "token", "feature", "activation", "attribution"]
-        return whole[columns]
+        return whole.loc[:, columns]
 
     def _real(self, error: Tensor) -> Tensor:
         if not self.words:
@@ -247,11 +262,11 @@ class FeatureAttributions(ShowsFigure):
     def summary(self) -> pd.DataFrame:
         """Features and errors, summed over tokens and averaged over prompts, the largest first."""
         whole = self.frame()
-        grouped = whole.groupby(["site", "part", "feature"], dropna=False, sort=False)["attribution"]
-        made = (grouped.sum() / len(self.prompts)).rename("attribution").reset_index()
-        made["tokens"] = grouped.size().to_numpy()
-        order = made["attribution"].abs().sort_values(ascending=False, kind="stable").index
-        return made.loc[order].reset_index(drop=True)
+        grouped = whole.groupby(["site", "part", "feature"], dropna=False, sort=False)
+        made = grouped.agg(attribution=("attribution", "sum"), tokens=("attribution", "size")).reset_index()
+        made["attribution"] /= len(self.prompts)
+        order = np.argsort(-made["attribution"].abs().to_numpy(), kind="stable")
+        return made.iloc[order].reset_index(drop=True)
 
     def figure(self) -> go.Figure:
         """Bars of the features and errors that stand for most, the largest on top."""

@@ -141,8 +141,13 @@ def coded(
         n_features: Features that it gives.
         mask: True where a token is real, shape [*tokens]; the others are not looked at. None for all.
     Raises:
-        DictionaryError: There is NaN or infinity at a real token.
+        DictionaryError: There is NaN or infinity at a real token, or the mask is of other tokens.
     """
+    if mask is not None and mask.shape != x.shape[:-1]:
+        raise DictionaryError(
+            f"the mask is of tokens {list(mask.shape)} and the activations are of tokens {list(x.shape[:-1])}, as of the two sides of an "
+            "encoder-decoder; capture this site by itself, or encode its tensor"
+        )
     flat = x.reshape(-1, x.shape[-1])
     rows = None if mask is None else mask.flatten().nonzero()[:, 0].to(flat.device)
     count, size = len(flat) if rows is None else len(rows), max(1, BLOCK // n_features)
@@ -206,7 +211,7 @@ def checked_features(given: Any, n_features: int) -> tuple[int, ...]:
     """
     if isinstance(given, Tensor):
         given = given.tolist()
-    listed = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, str) else (given,)
+    listed: tuple[Any, ...] = tuple(given) if hasattr(given, "__iter__") and not isinstance(given, str) else (given,)
     chosen = tuple(checked_feature(one, n_features) for one in listed)
     if not chosen or len(set(chosen)) < len(chosen):
         raise DictionaryError(f"features are given each once, at least one, not {list(chosen)}")

@@ -76,7 +76,7 @@ class Dictionary:
     @property
     def site_out(self) -> str:
         """The site that it writes: its own, or a transcoder's other one."""
-        return self.manifest.site_out or self.site
+        return self.manifest.known("site_out") or self.site
 
     @property
     def is_transcoder(self) -> bool:

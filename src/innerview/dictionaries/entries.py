@@ -17,8 +17,8 @@ class Entries:
     """Places of a matrix [rows, n_features], ordered by row.
 
     Attributes:
-        rows: Row of each place, int64, shape [n].
-        features: Its feature, int64, shape [n].
+        rows: Row of each place, int64, shape [n]; empty where every place is one, since that needs no list.
+        features: Its feature, int64, shape [n]; empty likewise.
         n_rows: Rows of the matrix.
         n_features: Its columns.
     """
@@ -27,6 +27,7 @@ class Entries:
     features: Int[Tensor, "n"] = field(repr=False)
     n_rows: int
     n_features: int
+    is_full: bool = False
 
     @classmethod
     def where(cls, mask: Bool[Tensor, "rows n_features"]) -> "Entries":
@@ -37,6 +38,14 @@ class Entries:
         return cls(rows, flat - rows * n_features, n_rows, n_features)
 
     @classmethod
+    def where_or_all(cls, mask: Bool[Tensor, "rows n_features"]) -> "Entries":
+        """The places where a mask is True; all places where they are so many that dense products are faster."""
+        if int(mask.sum()) <= _share(mask) * mask.numel():
+            return cls.where(mask)
+        none = torch.zeros(0, dtype=torch.int64, device=mask.device)
+        return cls(none, none, *mask.shape, is_full=True)
+
+    @classmethod
     def of_rows(cls, features: Int[Tensor, "rows k"], n_features: int) -> "Entries":
         """The same number of places in each row."""
         n_rows, k = features.shape
@@ -44,12 +53,12 @@ class Entries:
         return cls(rows, features.reshape(-1), n_rows, n_features)
 
     def __len__(self) -> int:
-        return self.rows.numel()
+        return self.n_rows * self.n_features if self.is_full else self.rows.numel()
 
     @property
     def is_dense(self) -> bool:
         """Whether they are so many that dense products are faster."""
-        return len(self) > DENSE_SHARE.get(self.rows.device.type, 0.02) * self.n_rows * self.n_features
+        return self.is_full or len(self) > _share(self.rows) * self.n_rows * self.n_features
 
     @cached_property
     def starts(self) -> Tensor:
@@ -64,13 +73,23 @@ class Entries:
 
     def dense(self, values: Float[Tensor, "n"]) -> Float[Tensor, "rows n_features"]:
         """The whole matrix with these values in its places."""
+        if self.is_full:
+            return values.view(self.n_rows, self.n_features)
         made = values.new_zeros(self.n_rows * self.n_features)
         made[self.rows * self.n_features + self.features] = values
         return made.view(self.n_rows, self.n_features)
 
     def kept(self, mask: Bool[Tensor, "n"]) -> "Entries":
-        """Some of the entries."""
+        """Some of the entries, of those that are listed."""
         return Entries(self.rows[mask], self.features[mask], self.n_rows, self.n_features)
+
+    def of(self, matrix: Float[Tensor, "rows n_features"]) -> Float[Tensor, "n"]:
+        """A matrix's numbers at the entries."""
+        return matrix.reshape(-1) if self.is_full else matrix[self.rows, self.features]
+
+    def each(self, by_feature: Float[Tensor, "n_features"]) -> Float[Tensor, "n"]:
+        """What belongs to the feature of each entry."""
+        return by_feature.repeat(self.n_rows) if self.is_full else by_feature[self.features]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +105,8 @@ class Active:
 
     def counts(self) -> Int[Tensor, "n_features"]:
         """Rows in which each feature is active."""
+        if self.entries.is_full:
+            return (self.dense() != 0).sum(dim=0)
         features = self.entries.features[self.values != 0]
         return torch.bincount(features, minlength=self.entries.n_features)
 
@@ -104,6 +125,10 @@ def summed(
     """Rows of the decoder summed with the values of each row's entries, with gradients."""
     found: Any = _Summed.apply(values, decoder, entries)
     return found
+
+
+def _share(tensor: Tensor) -> float:
+    return DENSE_SHARE.get(tensor.device.type, 0.02)
 
 
 def _starts(sorted_or_not: Tensor, n: int) -> Tensor:
@@ -131,7 +156,7 @@ def _over_features(values: Tensor, table: Tensor, entries: Entries) -> Tensor:
 def _dots(left: Tensor, right: Tensor, entries: Entries) -> Tensor:
     """Products of a row of `left` [rows, d] and a row of `right` [n_features, d] at each entry, shape [n]."""
     if entries.is_dense:
-        return (left @ right.T)[entries.rows, entries.features]
+        return entries.of(left @ right.T)
     # What the gradient of embedding_bag's weights is; gathering the rows of both first costs ten times as much.
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
         left, right, entries.features, entries.starts, entries.rows, 0
@@ -143,7 +168,7 @@ class _Picked(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, encoder: Tensor, products: Tensor, entries: Entries) -> Tensor:
         ctx.save_for_backward(x, encoder)
         ctx.entries = entries
-        return products[entries.rows, entries.features].to(x.dtype)
+        return entries.of(products).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

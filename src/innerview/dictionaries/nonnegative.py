@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Gram = Float[Tensor, "n n"]
 Rows = Float[Tensor, "rows n"]
@@ -90,7 +89,6 @@ class _OnSupport(torch.autograd.Function):
         return _solved(gram, support, right)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
         gram, support = ctx.saved_tensors
         return None, None, _solved(gram, support, grads[0] * support)

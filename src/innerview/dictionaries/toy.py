@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from innerview.dictionaries.architectures.numbers import real, whole
+from innerview.dictionaries.judging.assignment import assigned
 from innerview.errors import DictionaryError
 
 
@@ -39,6 +40,21 @@ class Superposition:
     correlation: float
     is_exclusive: bool
     noise: float
+
+    def matched(self, rows: Float[Tensor, "m width"]) -> tuple[Float[Tensor, "n_features"], Int[Tensor, "n_features"]]:
+        """Cosine of each true direction with its partner among rows, such as a decoder's, and which row that is: one to one, the largest sum.
+
+        Raises:
+            DictionaryError: There are fewer rows than features.
+        """
+        if len(rows) < len(self.directions):
+            raise DictionaryError(
+                f"{len(rows)} rows are fewer than the {len(self.directions)} features; none stays alone"
+            )
+        found = torch.nn.functional.normalize(rows.detach().float().cpu(), dim=-1)
+        cosines = self.directions @ found.T
+        partners = torch.from_numpy(assigned(cosines.numpy()))
+        return cosines.gather(1, partners[:, None])[:, 0], partners
 
     def more(self, n_tokens: int, seed: int) -> "Superposition":
         """Other tokens of the same features."""
@@ -96,7 +112,8 @@ def toy_superposition(
     for name, number in (("correlation", correlation), ("sibling_cosine", sibling_cosine)):
         if not 0 <= real(name, number) < 1:
             raise DictionaryError(f"{name} is from 0 to below 1, not {number!r}")
-    real("active", active), real("noise", noise)
+    real("active", active)
+    real("noise", noise)
     kin, together = families * (1 + children), groups * group_size
     if kin + together > n_features:
         raise DictionaryError(

@@ -276,11 +276,26 @@ class SetFeatures(Edit):
         whole = flat(wide(x), self.width)
         read = self._read(x, whole, context)
         found = self.reader.values(*read)
-        gain, offset = (self._beside(one, found) for one in (self.change.gain, self.change.offset))
-        rows = self._kept(("rows", whole.device, whole.dtype), lambda: self.rows.to(whole.device, whole.dtype))
-        delta = ((gain - 1.0) * found + offset).to(whole.device, whole.dtype) @ rows
-        changed = whole + delta * _beside(self.reader.scale(*read), whole) * times(share, whole)
-        return changed.to(x.dtype).view(x.shape)
+        key = (whole.device, whole.dtype)
+        rows = self._kept(("rows", *key), lambda: self.rows.to(*key))
+        more, offset = self._change(found)
+        delta = torch.addcmul(offset, more, found).to(*key) @ rows
+        scale = self.reader.scale(*read)
+        if isinstance(scale, Tensor) or scale != 1.0:
+            delta = delta * _beside(scale, whole)
+        if share is not None:
+            delta = delta * times(share, whole)
+        return (whole + delta).to(x.dtype).view(x.shape)
+
+    def _change(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Gains less one, and offsets, beside the features' values."""
+        key = (found.device, found.dtype)
+
+        def beside(given: list[float]) -> Tensor:
+            return torch.tensor(given, device=found.device, dtype=found.dtype)
+
+        more = self._kept(("gain", *key), lambda: beside([gain - 1.0 for gain in self.change.gain]))
+        return more, self._kept(("offset", *key), lambda: beside(list(self.change.offset)))
 
     def _read(self, x: Tensor, whole: Tensor, context: Context | None) -> tuple[Tensor, ...]:
         """The activations that the features are read of: what is edited, or what passed at other sites."""
@@ -291,9 +306,6 @@ class SetFeatures(Edit):
                 )
             return (whole,)
         return tuple(whole if one is x else wide(one) for one in context.read(x))
-
-    def _beside(self, given: tuple[float, ...], x: Tensor) -> Tensor:
-        return self._kept((given, x.device, x.dtype), lambda: torch.tensor(given, device=x.device, dtype=x.dtype))
 
 
 def _beside(scale: Tensor | float, x: Tensor) -> Tensor | float:

@@ -173,7 +173,7 @@ class Changes:
         if len(packed) != 2 or len(given[0]) != len(given[1]):
             raise RecipeError(f"{at}: gain and offset, one number a feature each, not {reprlib.repr(packed)}")
         with naming(at):
-            return Affine.of(*given, len(given[0]))
+            return Affine.of(given[0], given[1], len(given[0]))
 
 
 NUMBER, TEXT = Plain((int, float), "a number"), Plain(str, "a text")

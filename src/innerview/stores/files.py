@@ -91,7 +91,7 @@ def read_into(fd: int, target: np.ndarray, place: int) -> None:
     Raises:
         StoreError: The file ends before.
     """
-    view = memoryview(target)
+    view = target.data
     while view:
         count = os.preadv(fd, [view], place)
         if count == 0:

@@ -111,7 +111,7 @@ class Layout:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor on the CPU."""
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def blank(kept: Kept, n_tokens: int) -> tuple[Tensor, np.ndarray]:

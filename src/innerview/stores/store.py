@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any
 
 import pandas as pd
 import torch
@@ -143,13 +143,6 @@ class Store:
     def places(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
         """Row of each token, counted through the store, and its position in its row; each of shape [tokens]."""
         return self.read(ROWS, start, stop), self.read(PLACES, start, stop).long()
-
-    @overload
-    def batches(self, site: str, batch_tokens: int, seed: int = 0, **options: Any) -> Iterator[Tensor]: ...
-    @overload
-    def batches(
-        self, site: Sequence[str], batch_tokens: int, seed: int = 0, **options: Any
-    ) -> Iterator[dict[str, Tensor]]: ...
 
     def batches(
         self,

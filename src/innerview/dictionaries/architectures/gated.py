@@ -60,11 +60,12 @@ class Gated(Architecture):
         own = weights.extras
         with torch.no_grad():
             whole = products(weights, x)
-            entries = Entries.where(whole + own["gate_bias"] > 0)
+            entries = Entries.where_or_all(whole + own["gate_bias"] > 0)
         product = picked(x, weights.encoder, whole, entries)
-        gate = product + own["gate_bias"][entries.features]
-        scale, bias = own["log_magnitude"].exp()[entries.features], own["magnitude_bias"][entries.features]
-        values = (product * scale + bias).relu()
+        gate = product + entries.each(own["gate_bias"])
+        scale, bias = entries.each(own["log_magnitude"].exp()), entries.each(own["magnitude_bias"])
+        values = (product * scale + bias).relu() * (gate.detach() > 0)
+        gate = gate.relu()
         decoded = reconstructed(weights, values, entries, x)
         skipped = 0.0 if weights.skip is None else x @ weights.skip.detach().T
         # The gate learns what to let through by a reconstruction of its own, in which the decoder does not move.

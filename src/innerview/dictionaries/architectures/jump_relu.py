@@ -71,19 +71,16 @@ class JumpReLU(Architecture):
         with torch.no_grad():
             pre = products(weights, x) + weights.encoder_bias
             # Above the threshold, and the stretch below it from which it gets gradients.
-            entries = Entries.where(pre > (thresholds - self.bandwidth / 2).clamp_(min=0))
+            entries = Entries.where_or_all(pre > (thresholds - self.bandwidth / 2).clamp_(min=0))
         values = picked_with_bias(weights, x, pre, entries)
-        chosen = thresholds[entries.features]
-        codes: Any = _Jump.apply(values, chosen, self.bandwidth)
-        is_active: Any = _IsAbove.apply(values, chosen, self.bandwidth)
+        chosen = entries.each(thresholds)
+        codes, is_active = _Jump.apply(values, chosen, self.bandwidth)  # type: ignore[misc]
         decoded = reconstructed(weights, codes, entries, x)
         parts = {
             "reconstruction": squared_error(decoded, target),
             "sparsity": step.ramp(self.l0_warmup) * self._penalty(is_active.sum() / len(x), step),
         }
-        is_code = codes.detach() != 0
-        found = active(entries.kept(is_code), codes.detach()[is_code])
-        return Losses(sum(parts.values(), start=x.new_zeros(())), parts, found, decoded.detach())
+        return Losses(sum(parts.values(), start=x.new_zeros(())), parts, active(entries, codes), decoded.detach())
 
     def _penalty(self, active_a_token: Tensor, step: Step) -> Tensor:
         if self.l0_target is None:
@@ -103,39 +100,27 @@ class JumpReLU(Architecture):
         return self, dataclasses.replace(weights, extras={"threshold": weights.extras["log_threshold"].exp()})
 
 
-def _rectangle(values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
-    return (((values - thresholds) / bandwidth).abs() < 0.5).to(values.dtype) / bandwidth
-
-
 class _Jump(torch.autograd.Function):
-    """The value above the threshold, else 0; the threshold's gradient is taken through a rectangle around it."""
+    """The value above the threshold, else 0, and 1 above it, else 0; the threshold's gradient comes through a rectangle around it."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
-        ctx.save_for_backward(values, thresholds)
+    def forward(ctx: Any, values: Tensor, thresholds: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
+        is_above = values > thresholds
+        # What is not above 0 is behind the ReLU, and moves no threshold.
+        is_near = ((values - thresholds).abs_() < bandwidth / 2).logical_and_(values > 0)
+        ctx.save_for_backward(thresholds, is_above, is_near)
         ctx.bandwidth = bandwidth
-        return values * (values > thresholds)
+        return values * is_above, is_above.to(values.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        values, thresholds = ctx.saved_tensors
-        of_thresholds = -thresholds * _rectangle(values, thresholds, ctx.bandwidth) * grads[0]
-        return grads[0] * (values > thresholds), of_thresholds, None
+        thresholds, is_above, is_near = ctx.saved_tensors
+        of_codes, of_active = grads
+        of_thresholds = (thresholds * of_codes).add_(of_active).mul_(is_near).div_(-ctx.bandwidth)
+        return of_codes * is_above, of_thresholds, None
 
 
-class _IsAbove(torch.autograd.Function):
-    """1 above the threshold, else 0; the threshold's gradient is taken through a rectangle around it."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
-        ctx.save_for_backward(values, thresholds)
-        ctx.bandwidth = bandwidth
-        return (values > thresholds).to(values.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        values, thresholds = ctx.saved_tensors
-        return None, -_rectangle(values, thresholds, ctx.bandwidth) * grads[0], None
-
-
-jump = _Jump.apply
+def jump(values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
+    """Values above their thresholds, else 0; thresholds get their gradients through a rectangle around them."""
+    found: Any = _Jump.apply(values, thresholds, bandwidth)
+    return found[0]

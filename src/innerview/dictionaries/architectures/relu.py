@@ -54,10 +54,10 @@ class ReLU(Architecture):
     def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
         with torch.no_grad():
             pre = products(weights, x) + weights.encoder_bias
-            entries = Entries.where(pre > 0)
-        values = picked_with_bias(weights, x, pre, entries)
+            entries = Entries.where_or_all(pre > 0)
+        values = picked_with_bias(weights, x, pre, entries).relu()
         decoded = reconstructed(weights, values, entries, x)
-        weighed = values if self.has_unit_rows else values * weights.decoder.norm(dim=-1)[entries.features]
+        weighed = values if self.has_unit_rows else values * entries.each(weights.decoder.norm(dim=-1))
         weight = self.l1 * step.ramp(self.l1_warmup) / weights.d_in**0.5
         parts = {"reconstruction": squared_error(decoded, target), "sparsity": weight * weighed.sum() / len(x)}
         return Losses(sum(parts.values(), start=x.new_zeros(())), parts, active(entries, values), decoded.detach())

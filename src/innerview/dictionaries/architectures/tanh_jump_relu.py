@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.dictionaries.architectures.architecture import Architecture, Losses, Optimization, Step
-from innerview.dictionaries.architectures.jump_relu import JumpReLU, jump
+from innerview.dictionaries.architectures.jump_relu import JumpReLU
 from innerview.dictionaries.architectures.numbers import real
 from innerview.dictionaries.architectures.training import squared_error
 from innerview.dictionaries.weights import Weights
@@ -60,7 +60,7 @@ class TanhJumpReLU(JumpReLU):
         self, pre: Float[Tensor, "*rows n"], log_threshold: Float[Tensor, "*#rows n"], d_in: int
     ) -> Float[Tensor, "*rows n"]:
         """Codes, the thresholds with their gradients through a rectangle."""
-        found: Any = jump(pre, log_threshold.exp().expand_as(pre), self.bandwidth / d_in**0.5)
+        found: Any = _Jump.apply(pre, log_threshold.exp().expand_as(pre), self.bandwidth / d_in**0.5)
         return found
 
     def penalties(
@@ -93,3 +93,19 @@ class TanhJumpReLU(JumpReLU):
 
     def finished(self, weights: Weights, seen: int) -> tuple[Architecture, Weights]:
         return JumpReLU(), super().finished(weights, seen)[1]
+
+
+class _Jump(torch.autograd.Function):
+    """The value above the threshold, else 0; the threshold's gradient comes through a rectangle around it, wherever the value lies."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, thresholds: Tensor, bandwidth: float) -> Tensor:
+        is_above, is_near = values > thresholds, (values - thresholds).abs() < bandwidth / 2
+        ctx.save_for_backward(thresholds, is_above, is_near)
+        ctx.bandwidth = bandwidth
+        return values * is_above
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        thresholds, is_above, is_near = ctx.saved_tensors
+        return grads[0] * is_above, -thresholds * is_near * grads[0] / ctx.bandwidth, None

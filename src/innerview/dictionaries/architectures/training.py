@@ -55,7 +55,7 @@ def auxiliary(weights: Weights, x: Tensor, pre: Tensor, error: Tensor, step: Ste
 
 def _bias_gradient(weights: Weights, entries: Entries) -> Tensor:
     """The encoder's bias at entries less its own value: what carries its gradient where the value is in the product already."""
-    bias = weights.encoder_bias[entries.features]
+    bias = entries.each(weights.encoder_bias)
     return bias - bias.detach()
 
 
@@ -74,7 +74,7 @@ def remove_parallel_gradients(weights: Weights) -> None:
     """Take from the gradient of each row of the decoder, of length 1, what would only change its length."""
     grad = weights.decoder.grad
     if grad is not None:
-        along = torch.linalg.vecdot(grad, weights.decoder)
+        along = (grad * weights.decoder).sum(dim=-1)
         grad.addcmul_(along[:, None], weights.decoder, value=-1)
 
 

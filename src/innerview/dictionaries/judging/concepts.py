@@ -59,10 +59,12 @@ class ConceptScores:
     Attributes:
         scores: One a concept and value.
         left_out: Concepts that had too few sentences of any value.
+        is_whole: Whether every concept was scored; False when an interrupt came first.
     """
 
     scores: tuple[ConceptScore, ...] = field(repr=False)
     left_out: tuple[str, ...] = ()
+    is_whole: bool = True
 
     def frame(self) -> pd.DataFrame:
         """One row a concept and value."""
@@ -80,7 +82,7 @@ class ConceptScores:
     def summary(self) -> pd.DataFrame:
         """One row a concept: means over its values."""
         numbers = self.frame().drop(columns=["value", "feature"])
-        return numbers.groupby("concept", sort=False).mean()
+        return pd.DataFrame(numbers.groupby("concept", sort=False).mean())
 
     def rows(self) -> list[tuple[str, float, int]]:
         """Means over concepts, with the number of concepts that each stands on."""
@@ -112,16 +114,20 @@ def score_concepts(
         progress: Show how far it is; after two seconds when None.
     """
     scores: list[ConceptScore] = []
-    left_out = []
+    left_out: list[str] = []
+    is_whole = True
     with bar(
         len(labelled), "concepts", "concept", delay_s=0.0 if progress else 2.0, is_shown=progress is not False
     ) as step:
-        for name, items in labelled.items():
-            found = _of_concept(dictionary, name, read_sentences(dictionary, model, items, seed))
-            scores += found
-            left_out += [] if found else [name]
-            step()
-    return ConceptScores(tuple(scores), tuple(left_out))
+        try:
+            for name, items in labelled.items():
+                found = _of_concept(dictionary, name, read_sentences(dictionary, model, items, seed))
+                scores += found
+                left_out += [] if found else [name]
+                step()
+        except KeyboardInterrupt:
+            is_whole = False
+    return ConceptScores(tuple(scores), tuple(left_out), is_whole)
 
 
 def _of_concept(dictionary: Dictionary, name: str, read: Read) -> list[ConceptScore]:

@@ -14,10 +14,10 @@ from innerview.dictionaries.judging.concepts import ConceptScores, score_concept
 from innerview.dictionaries.judging.evaluation import DENSE, Evaluation
 from innerview.dictionaries.judging.figures import Sums
 from innerview.dictionaries.judging.losses import edited_losses, groups, losses
+from innerview.dictionaries.judging.rows import readable_rows
 from innerview.dictionaries.splicing import Node, SplicedIn
 from innerview.edits import Replace
 from innerview.errors import DictionaryError
-from innerview.models import text
 from innerview.models.model import Model
 from innerview.progress import progress as bar
 from innerview.where import Where
@@ -112,7 +112,7 @@ def evaluate_dictionary(
     Args:
         dictionary: The dictionary; a transcoder's output is put in the place of what it writes.
         model: The network.
-        texts: Texts, or rows of ids, that neither was trained on.
+        texts: Texts, or rows of ids, that neither was trained on; those longer than the network reads are cut.
         labelled: By concept, sentences with `.text`, `.value`, `.start` and `.end`, as `iv.pocket.sentences` gives: features are scored
             against the labels, and absorption is counted.
         against: A dictionary of a network with random weights, and that network: the same figures beside, as the control.
@@ -123,23 +123,23 @@ def evaluate_dictionary(
         DictionaryError: A text has nothing to predict, or the dictionary does not fit the network.
     Reference: arXiv:2404.16014, arXiv:2503.09532
     """
+    if not isinstance(dictionary, Dictionary):
+        raise DictionaryError(
+            f"a {type(dictionary).__name__} cannot be put in the place of one site; give a Dictionary"
+        )
     skips = dictionary.manifest.bos == "excluded" if skip_special is None else skip_special
-    rows = text.encode(model, texts).rows()
-    short = next((nth for nth, row in enumerate(rows) if len(row) < 2), None)
-    if short is not None:
-        raise DictionaryError(f"text {short} has one token, so nothing in it is predicted; give at least two")
+    rows = readable_rows(model, texts)
     judged = Judged(dictionary, model, rows, skips)
     listed = list(groups(rows, model.vocab))
-    is_whole = True
     with torch.no_grad(), _interruptible() as stopped, _steps(2 * len(listed), progress) as step:
         for act in (judged.look, judged.replace):
             for group in listed:
                 act(group)
                 step()
-    is_whole = not stopped
-    made = judged.told(is_whole=is_whole)
-    if labelled and is_whole:
-        made = replace(made, concepts=_scored(dictionary, model, labelled, seed, progress))
+    made = judged.told(is_whole=not stopped)
+    if labelled and made.is_whole:
+        concepts = _scored(dictionary, model, labelled, seed, progress)
+        made = replace(made, concepts=concepts, is_whole=concepts.is_whole)
     if against is not None and made.is_whole:
         other = evaluate_dictionary(
             against[0], against[1], rows, labelled=labelled, skip_special=skip_special, seed=seed, progress=progress

@@ -156,7 +156,7 @@ class Evaluation(ShowsFigure):
                 line={"color": INK, "width": 1.5}, hovertemplate="random network: %{y} features<extra></extra>",
             )  # fmt: skip
             traces.append(line)
-        least = float(table["low"][1:].min())
+        least = min(table["low"].tolist()[1:])
         ticks = list(range(round(least), 1))
         axis = {
             "title": {"text": "share of tokens at which a feature is active"},
@@ -171,7 +171,7 @@ def _share(plain: float, spliced: float, ablated: float) -> float:
 
 def _never(table: pd.DataFrame) -> float:
     """Where the never active ones stand: left of the others, with a gap."""
-    return float(table["low"][1:].min()) - 2 * BIN
+    return min(table["low"].tolist()[1:]) - 2 * BIN
 
 
 def _places(table: pd.DataFrame) -> list[float]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from innerview.capturing import capture
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.judging.losses import groups
+from innerview.dictionaries.judging.rows import whole_rows
 from innerview.errors import DictionaryError
-from innerview.models import text
 from innerview.models.model import Model
 from innerview.where.spans import Reader
 
@@ -39,14 +39,16 @@ class Read:
 
 
 def read_sentences(dictionary: Dictionary, model: Model, items: Sequence[Any], seed: int) -> Read:
-    """Run labelled sentences, and pool what the dictionary reads.
+    """Run labelled sentences, and pool what the dictionary reads; those longer than the network reads are left out.
 
     Raises:
         DictionaryError: There are no sentences.
     """
     if not items:
         raise DictionaryError("a concept has no sentences; iv.pocket.sentences(name) gives some")
-    rows = text.encode(model, [item.text for item in items]).rows()
+    encoded = whole_rows(model, [item.text for item in items])
+    fits = [nth for nth, row in enumerate(encoded) if model.context is None or len(row) <= model.context]
+    items, rows = [items[nth] for nth in fits], [encoded[nth] for nth in fits]
     pooled, at = torch.zeros(len(rows), dictionary.d_in), torch.zeros(len(rows), dictionary.d_in)
     codes = torch.zeros(len(rows), dictionary.n_features)
     reader = Reader.of(model.tokenizer)

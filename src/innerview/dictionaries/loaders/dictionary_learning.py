@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from innerview.dictionaries.architectures import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from innerview.dictionaries.architectures import Architecture, BatchTopK, Gated, JumpReLU, ReLU, TopK
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.loaders import shaping
 from innerview.dictionaries.loaders.fields import Fields
@@ -56,7 +56,7 @@ def read(source: Source) -> Dictionary:
     )  # fmt: skip
 
 
-def _architecture(kind: str, trainer: Fields, tensors: Tensors, n: int) -> tuple[object, dict[str, torch.Tensor]]:
+def _architecture(kind: str, trainer: Fields, tensors: Tensors, n: int) -> tuple[Architecture, dict[str, torch.Tensor]]:
     if kind == "GatedAutoEncoder":
         named = {"gate_bias": "gate_bias", "log_magnitude": "r_mag", "magnitude_bias": "mag_bias"}
         return Gated(), {ours: tensors.take(theirs, n) for ours, theirs in named.items()}

@@ -1,5 +1,7 @@
 """Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors`; R1-distill's: `config.json` and `sae_weights.safetensors`."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from innerview.dictionaries.architectures import JumpReLU
@@ -80,15 +82,14 @@ def _check(config: Fields) -> None:
         raise DictionaryError(f"{config.where}: use_decoder_bias is true for Llama Scope, not false")
 
 
-def _weights(tensors: Tensors, d_in: int, n: int, ratio: float, threshold: object) -> Weights:
-    found: Tensor = threshold(n)  # type: ignore[operator]
+def _weights(tensors: Tensors, d_in: int, n: int, ratio: float, threshold: Callable[[int], Tensor]) -> Weights:
     # A transcoder's output has a scale of its own; what is decoded is taken back by the input's.
     return Weights(
         tensors.take("encoder.weight", n, d_in),
         tensors.take("encoder.bias", n),
         tensors.take("decoder.weight", d_in, n, transposed=True) * ratio,
         tensors.take("decoder.bias", d_in) * ratio,
-        extras={"threshold": found},
+        extras={"threshold": threshold(n)},
     )
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.loaders import (
     circuit_tracer,
     cross_layer,
@@ -15,6 +14,7 @@ from innerview.dictionaries.loaders import (
     pt_files,
     saelens,
     sparsify,
+    temporal_sae,
 )
 from innerview.dictionaries.loaders.files import Folder
 from innerview.dictionaries.loaders.format import Format, Source
@@ -35,6 +35,7 @@ FORMATS: tuple[Format, ...] = (
     llama_scope.FORMAT_R1,
     circuit_tracer.FORMAT,
     cross_layer.FORMAT,
+    temporal_sae.FORMAT,
     pt_files.FORMAT,
 )
 
@@ -70,7 +71,7 @@ def load_dictionary(
     return made
 
 
-def read(source: Source | Dictionary) -> Any:
+def read(source: Any) -> Any:
     """The dictionary of a source by its files.
 
     Raises:

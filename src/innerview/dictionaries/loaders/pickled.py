@@ -4,6 +4,7 @@ import io
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Stored(NamedTuple):
     """Where a storage lies."""
 
     dtype: torch.dtype
-    count: int
+    length: int
 
 
 class Described(NamedTuple):
@@ -57,14 +58,11 @@ def of_pt(path: Path, said: str) -> Tensors:
     flat = _flat(found, said)
     tensors = {name: one for name, one in flat.items() if isinstance(one, Described)}
     values = {name: one for name, one in flat.items() if isinstance(one, (str, int, float))}
-    loaded: dict[str, Tensor] = {}
 
-    def reader(name: str) -> Any:
+    def reader(name: str) -> Callable[[], Tensor]:
         def read() -> Tensor:
-            if not loaded:
-                whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                loaded.update({key: one for key, one in _flat(whole, said).items() if isinstance(one, Tensor)})
-            return loaded[name]
+            # Mapped anew for each: what is mapped of the file is given back as soon as the tensor was copied.
+            return _flat(torch.load(path, map_location="cpu", weights_only=True, mmap=True), said)[name]
 
         return read
 
@@ -167,11 +165,11 @@ class _Reader(pickle.Unpickler):
         reach = int(offset) + sum((axis - 1) * int(stride) for axis, stride in zip(sizes, strides, strict=True)) + 1
         if (
             min((*sizes, *strides, int(offset)), default=0) < 0
-            or (count and reach > storage.count)
-            or count > storage.count
+            or (count and reach > storage.length)
+            or count > storage.length
         ):
             raise DictionaryError(
-                f"{self.said} announces a tensor of shape {list(sizes)} in a storage of {storage.count} numbers"
+                f"{self.said} announces a tensor of shape {list(sizes)} in a storage of {storage.length} numbers"
             )
         return Described(storage.dtype, sizes)
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from innerview.dictionaries.architectures import Architecture, Gated, JumpReLU, ReLU, TopK
 from innerview.dictionaries.architectures.matching_pursuit import MatchingPursuit
 from innerview.dictionaries.dictionary import Dictionary
-from innerview.dictionaries.loaders import shaping
+from innerview.dictionaries.loaders import saelens_temporal, shaping
 from innerview.dictionaries.loaders.fields import Fields
 from innerview.dictionaries.loaders.format import Format, Source
 from innerview.dictionaries.loaders.names import site_of
 from innerview.dictionaries.loaders.safe import of_safetensors
 from innerview.dictionaries.loaders.tensors import Entry, Tensors
 from innerview.dictionaries.manifest import Normalisation
+from innerview.dictionaries.temporal import TemporalSAE
 from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
 
@@ -240,11 +241,14 @@ def _bos(about: Fields) -> str:
     return "unknown" if prepended is None else "prepended" if prepended else "absent"
 
 
-def read(source: Source) -> Dictionary:
+def read(source: Source) -> Dictionary | TemporalSAE:
     """The dictionary of a folder in SAELens' format."""
     folder = source.folder
-    settings = settings_of(folder.json("cfg.json"))
+    fields = folder.json("cfg.json")
     tensors = of_safetensors(folder.path("sae_weights.safetensors"), "sae_weights.safetensors")
+    if fields.values.get("architecture") == "temporal":
+        return saelens_temporal.build(source, fields, tensors, _bos(fields.inner("metadata")))
+    settings = settings_of(fields)
     factor = None
     if folder.has("activation_scaler.json"):
         factor = folder.json("activation_scaler.json").number("scaling_factor", None, above=0)
@@ -261,7 +265,7 @@ def is_object(thing: Any) -> bool:
     return hasattr(thing, "cfg") and any(kind.__module__.startswith("sae_lens") for kind in type(thing).__mro__)
 
 
-def of_object(sae: Any, source: Source) -> Dictionary:
+def of_object(sae: Any, source: Source) -> Dictionary | TemporalSAE:
     """The dictionary of an SAE of SAELens: codes as it computes them."""
     values = dict(sae.cfg.to_dict())
     values.setdefault("metadata", {})
@@ -274,8 +278,10 @@ def of_object(sae: Any, source: Source) -> Dictionary:
         name: Entry(tuple(t.shape), str(t.dtype).removeprefix("torch."), lambda t=t: t.detach().cpu().clone())
         for name, t in state.items()
     }
-    settings = settings_of(Fields.of(type(sae).__name__, values))
-    return build(source, settings, Tensors(type(sae).__name__, entries), None)
+    fields, tensors = Fields.of(type(sae).__name__, values), Tensors(type(sae).__name__, entries)
+    if values.get("architecture") == "temporal":
+        return saelens_temporal.build(source, fields, tensors, _bos(fields.inner("metadata")))
+    return build(source, settings_of(fields), tensors, None)
 
 
 FORMAT = Format(

@@ -27,25 +27,27 @@ def of_safetensors(path: Path, said: str) -> Tensors:
         DictionaryError: It is damaged.
     """
     try:
-        file = safe_open(path, framework="pt", device="cpu")
-        handle: Any = file.__enter__()
-        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
-        entries = {
-            name: Entry(
-                tuple(one.get_shape()),
-                DTYPES.get(one.get_dtype(), str(one.get_dtype())),
-                _reader(handle.get_tensor, name),
-            )
-            for name, one in slices.items()
-        }
+        with safe_open(path, framework="pt", device="cpu") as file:
+            handle: Any = file
+            slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+            told = {name: (tuple(one.get_shape()), str(one.get_dtype())) for name, one in slices.items()}
     except Exception as error:
         # The library raises its own error, and others for what it did not foresee.
         raise DictionaryError(f"{said} is no sound safetensors file: {_first_line(error)}") from error
+    entries = {
+        name: Entry(shape, DTYPES.get(dtype, dtype), _reader(path, name)) for name, (shape, dtype) in told.items()
+    }
     return Tensors(said, entries)
 
 
-def _reader(read: Callable[[str], Tensor], name: str) -> Callable[[], Tensor]:
-    return lambda: read(name)
+def _reader(path: Path, name: str) -> Callable[[], Tensor]:
+    def read() -> Tensor:
+        # Opened anew for each: what is mapped of the file is given back as soon as the tensor was copied.
+        with safe_open(path, framework="pt", device="cpu") as file:
+            handle: Any = file
+            return handle.get_tensor(name)
+
+    return read
 
 
 def of_npz(path: Path, said: str) -> Tensors:
@@ -112,8 +114,9 @@ def _npy_reader(
 ) -> Callable[[], Tensor]:
     def read() -> Tensor:
         made = np.empty(shape[::-1] if is_swapped else shape, dtype=dtype)
-        room = memoryview(made.reshape(-1).view(np.uint8)) if made.size else memoryview(b"")
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        room: Any = memoryview(made.reshape(-1).view(np.uint8).data) if made.size else memoryview(b"")
+        with zipfile.ZipFile(path) as archive, archive.open(member) as opened:
+            stream: Any = opened
             stream.read(start)
             at = 0
             while at < len(room):

@@ -10,7 +10,6 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from innerview.bundled import bundled_dictionary, bundled_names
-from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.loaders import saelens
 from innerview.dictionaries.loaders.files import Folder
 from innerview.dictionaries.loaders.format import Source
@@ -29,9 +28,7 @@ WEIGHTS_FILE = re.compile(r"\.(safetensors|pt|pth|npz|gguf)$")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/[^\0]+)?")
 
 
-def located(
-    source: Any, path: str, *, site: str, revision: str | None, normalisation: Normalisation | None
-) -> Source | Dictionary:
+def located(source: Any, path: str, *, site: str, revision: str | None, normalisation: Normalisation | None) -> Any:
     """Where the files are; of a release of SAELens, the dictionary itself.
 
     Raises:
@@ -135,7 +132,7 @@ def patterns(folder: str, file: str, site: str) -> list[str]:
     return [*found, *(f"{levels[-1]}{one}" for one in (*WEIGHTS, *each))]
 
 
-def _of_release(release: str, sae_id: str) -> Dictionary | None:
+def _of_release(release: str, sae_id: str) -> Any:
     """The dictionary of a release that SAELens knows; None where it knows none of that name, or is not installed."""
     if importlib.util.find_spec("sae_lens") is None:
         return None

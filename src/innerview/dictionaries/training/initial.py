@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.dictionaries.architectures import Architecture
+from innerview.dictionaries.training.subspace import ActiveSubspace
 from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
 
@@ -38,7 +39,8 @@ def geometric_median(x: Float[Tensor, "rows d"], steps: int = 50) -> Float[Tenso
 
 
 def initial_weights(
-    architecture: Architecture, n_features: int, x: Tensor, target: Tensor, seed: int, *, is_transcoder: bool, has_skip: bool
+    architecture: Architecture, n_features: int, x: Tensor, target: Tensor, seed: int, *, is_transcoder: bool, has_skip: bool,
+    init: ActiveSubspace | None = None,
 ) -> Weights:  # fmt: skip
     """Random decoder rows of one length; the encoder is the decoder transposed, or of rows of its own in a transcoder.
 
@@ -50,6 +52,7 @@ def initial_weights(
         seed: Of the rows.
         is_transcoder: Whether another site is written than read.
         has_skip: Whether there is a linear map beside the features.
+        init: Where rows start; anywhere when None.
     """
     of = torch.Generator().manual_seed(seed)
     d_in, d_out = x.shape[1], target.shape[1]
@@ -64,4 +67,6 @@ def initial_weights(
         bias = geometric_median(target.cpu())
     skip = torch.zeros(d_out, d_in) if has_skip else None
     extras = architecture.initial_extras(n_features, d_in)
-    return Weights(encoder, torch.zeros(n_features), decoder * architecture.initial_norm, bias, skip, extras)
+    made = Weights(encoder, torch.zeros(n_features), decoder * architecture.initial_norm, bias, skip, extras)
+    made = made if init is None else init.applied(made, x, target)
+    return architecture.initial(made)

@@ -46,7 +46,7 @@ class Learner:
         n_features = spec.n_features or 8 * x.shape[1]
         made = initial_weights(
             spec.architecture, n_features, x * self.factor, target * self.factor_out, spec.seed,
-            is_transcoder=spec.is_transcoder, has_skip=spec.has_skip,
+            is_transcoder=spec.is_transcoder, has_skip=spec.has_skip, init=spec.init,
         )  # fmt: skip
         self.weights = self._trained(made)
         self.parameters = [tensor for tensor in self.weights.tensors().values() if isinstance(tensor, nn.Parameter)]

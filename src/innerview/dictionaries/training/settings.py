@@ -7,6 +7,7 @@ import torch
 
 from innerview.dictionaries.architectures import Architecture, Optimization
 from innerview.dictionaries.architectures.numbers import real, whole
+from innerview.dictionaries.training.subspace import ActiveSubspace
 from innerview.errors import DictionaryError
 
 
@@ -22,6 +23,7 @@ class DictionarySpec:
         has_skip: Whether a transcoder has a linear map beside the features.
         seed: Of its first weights.
         optimization: Adam and its schedule; as published for the architecture when None.
+        init: Where its first weights lie, such as `iv.ActiveSubspace()`; anywhere when None.
     """
 
     site: str
@@ -31,6 +33,7 @@ class DictionarySpec:
     has_skip: bool = False
     seed: int = 0
     optimization: Optimization | None = None
+    init: ActiveSubspace | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.architecture, Architecture):

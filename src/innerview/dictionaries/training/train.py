@@ -14,6 +14,7 @@ from innerview.dictionaries.training.processes import Processes
 from innerview.dictionaries.training.result import DictionaryTraining
 from innerview.dictionaries.training.settings import DictionarySpec, TrainingSettings
 from innerview.dictionaries.training.sources import Pieces, Source, Stored, Tensors, is_store
+from innerview.dictionaries.training.subspace import ActiveSubspace
 from innerview.errors import DictionaryError
 from innerview.models.model import Model
 
@@ -31,6 +32,7 @@ def train_dictionary(
     batch_tokens: int | None = None,
     seed: int = 0,
     optimization: Optimization | None = None,
+    init: ActiveSubspace | None = None,
     settings: TrainingSettings | None = None,
     folder: str | Path | None = None,
     progress: bool = True,
@@ -49,6 +51,7 @@ def train_dictionary(
         batch_tokens: Tokens of one step; 4096 when None.
         seed: Of the first weights and of the order of tokens; the same seed gives the same dictionary.
         optimization: Adam and its schedule; as published when None.
+        init: Where its first weights lie, such as `iv.ActiveSubspace()`; anywhere when None.
         settings: Everything else; `n_tokens`, `batch_tokens` and `seed` stand above it.
         folder: Where the state is saved; a training that finds its own state there goes on from it.
         progress: Whether to show how far it is.
@@ -58,7 +61,7 @@ def train_dictionary(
     told = settings or TrainingSettings()
     said = {"n_tokens": n_tokens, "batch_tokens": batch_tokens, "seed": seed or None}
     told = dataclasses.replace(told, **{name: value for name, value in said.items() if value is not None})
-    spec = DictionarySpec(site, architecture, n_features, site_out, has_skip, seed, optimization)
+    spec = DictionarySpec(site, architecture, n_features, site_out, has_skip, seed, optimization, init)
     return train_dictionaries(source, [spec], texts=texts, settings=told, folder=folder, progress=progress)
 
 
@@ -96,7 +99,7 @@ def train_dictionaries(
     else:
         named = list(specs)
     processes = Processes.found(told.where())
-    found = _source(source, named, texts, told, processes)
+    found = source_of(source, named, texts, told, processes)
     where = None if folder is None else Path(folder)
     return Loop(found, tuple(named), told, processes, where).run(is_shown=progress)
 
@@ -105,9 +108,14 @@ def _name(model: Model, site: str) -> str:
     return model.site(site).name if site else ""
 
 
-def _source(
+def source_of(
     given: Any, specs: Sequence[DictionarySpec], texts: Iterable[Any] | None, settings: TrainingSettings, processes: Processes
 ) -> Source:  # fmt: skip
+    """Where tokens come from, of what a training was given.
+
+    Raises:
+        DictionaryError: It is nothing that training reads.
+    """
     if isinstance(given, Model):
         if texts is None:
             raise DictionaryError(f"{given.name} needs something to read; give texts=")

@@ -1,0 +1,162 @@
+"""Taps of compiled networks: edits whose every number is data, so that other edits compile nothing anew."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from innerview.edits import Add, Cap, Edit, ProjectOut, Scale
+from innerview.edits.shapes import wide
+from innerview.errors import EditError
+from innerview.models.site import Site
+
+
+class Law(NamedTuple):
+    """What becomes of an activation `x` with the projection `p = x·v`: `whole × x + (plain + times × p + capped × (p held in [low, high] − p)) v`."""
+
+    plain: float = 0.0
+    times: float = 0.0
+    capped: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+    whole: float = 1.0
+
+
+def laws_of(edit: Edit, width: int, dtype: torch.dtype) -> list[tuple[Tensor | None, Law]]:
+    """Vectors and laws that do together what an edit does, one behind the other; no vector where none is needed.
+
+    Args:
+        edit: An Add, ProjectOut, Scale or Cap.
+        width: Size of an activation.
+        dtype: The activations' number format.
+    Raises:
+        EditError: It is another edit, or reads single heads.
+    """
+    if type(edit) is Add and isinstance(edit.coefficient, float):
+        vector = edit.direction.vector.double()
+        # A direction as wide as a head is added to each.
+        delta = (vector * edit.direction.length(edit.coefficient, edit.unit)).repeat(width // vector.numel())
+        return [(delta.to(dtype), Law(plain=1.0))]
+    if edit.width not in (None, width):
+        raise EditError(
+            f"{edit.label} reads each head by itself, which a compiled network cannot; use iv.editing on the network that is not compiled"
+        )
+    if type(edit) is ProjectOut:
+        return [(vector, Law(times=-1.0)) for vector in edit.basis()]
+    if type(edit) is Scale:
+        if edit.direction is None:
+            return [(None, Law(whole=edit.factor))]
+        return [(edit.direction.vector, Law(times=edit.factor - 1))]
+    if type(edit) is Cap:
+        low, high = edit.limits()
+        law = Law(capped=1.0, low=-math.inf if low is None else low, high=math.inf if high is None else high)
+        return [(edit.direction.vector, law)]
+    raise EditError(
+        f"a compiled network takes Add at one strength, ProjectOut, Scale and Cap, not {edit.label}; "
+        "use iv.editing on the network that is not compiled"
+    )
+
+
+class Tap:
+    """What stands at one site: laws in slots, and a copy of what leaves. All of it reads and writes tensors that stay where they are.
+
+    Attributes:
+        strength: How much of each slot's change each token gets, shape [rows, tokens, slots].
+        vectors: The slots' vectors, shape [slots, width].
+        laws: The slots' laws, shape [slots, 6].
+        kept: Where the activation is copied to, shape [rows, tokens, ...]; None where nothing is captured.
+        dtype: The activations' number format.
+    """
+
+    def __init__(
+        self, site: Site, strength: Tensor, vectors: Tensor, laws: Tensor, kept: Tensor | None, dtype: torch.dtype
+    ) -> None:
+        self.site = site
+        self.strength = strength
+        self.vectors = vectors
+        self.laws = laws
+        self.kept = kept
+        self.dtype = dtype
+
+    @classmethod
+    def at(cls, site: Site, near: Tensor, size: tuple[int, int], slots: int, *, is_copied: bool) -> "Tap":
+        """The tap of a site, its tensors beside `near`."""
+        assert site.sizes is not None
+        # Half precision loses the small projection of a large activation.
+        zeros = wide(near.new_zeros(0)).new_zeros
+        tensors = (
+            zeros(*size, slots), zeros(slots, math.prod(site.sizes)), zeros(slots, len(Law._fields)),
+            near.new_zeros(*size, *site.sizes) if is_copied else None,
+        )  # fmt: skip
+        return (InputTap if site.side == "input" else OutputTap)(site, *tensors, near.dtype)
+
+    @property
+    def slots(self) -> int:
+        """How many laws fit."""
+        return self.vectors.shape[0]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Everything that the compiled code reads and writes."""
+        return [t for t in (self.strength, self.vectors, self.laws, self.kept) if t is not None]
+
+    def clear(self) -> None:
+        """Empty every slot."""
+        self.strength.zero_()
+        self.vectors.zero_()
+        self.laws.zero_()
+
+    def put(self, slot: int, vector: Tensor | None, law: Law) -> None:
+        """Fill a slot; it acts where its strength is not 0."""
+        if vector is not None:
+            self.vectors[slot] = vector.to(self.vectors)
+        self.laws[slot] = torch.tensor(law).to(self.laws)
+
+    def passed(self, value: Any) -> Any:
+        """What leaves the site, of what arrives there."""
+        x = self.site.read(value)
+        if self.slots:
+            x = self._changed(x)
+            value = self.site.write(value, x)
+        if self.kept is not None:
+            self.kept[: x.shape[0], : x.shape[1]].copy_(x.detach())
+        return value
+
+    def _changed(self, x: Tensor) -> Tensor:
+        new = wide(x).flatten(2)
+        for slot in range(self.slots):
+            share = self.strength[: x.shape[0], : x.shape[1], slot, None]
+            new = _obeyed(new, share, self.vectors[slot], self.laws[slot])
+        return new.to(x.dtype).view(x.shape)
+
+    def __deepcopy__(self, memo: dict) -> "Tap":
+        # A copy of the network is a network of its own, with data of its own.
+        kept = None if self.kept is None else self.kept.clone()
+        tensors = (self.strength.clone(), self.vectors.clone(), self.laws.clone(), kept)
+        return type(self)(self.site, *tensors, self.dtype)
+
+
+def _obeyed(x: Tensor, share: Tensor, vector: Tensor, law: Tensor) -> Tensor:
+    """Activations under one law, shape [rows, tokens, width]; where the share is 0, as they were to the last bit."""
+    plain, times, capped, low, high, whole = law.unbind()
+    p = (x * vector).sum(dim=-1, keepdim=True)
+    held = torch.minimum(torch.maximum(p, low), high)
+    # An addition reads nothing: the infinite projection of an infinite activation must not spread.
+    read = torch.where((times != 0) | (capped != 0), times * p + capped * (held - p), 0.0)
+    factor = torch.where(share == 1, whole, 1 + share * (whole - 1))
+    return torch.where(share != 0, x * factor + share * (plain + read) * vector, x)
+
+
+class OutputTap(Tap):
+    """A tap at a module's output."""
+
+    def __call__(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        return self.passed(output)
+
+
+class InputTap(Tap):
+    """A tap at a module's input."""
+
+    def __call__(self, module: nn.Module, args: tuple) -> Any:
+        return (self.passed(args[0]), *args[1:])

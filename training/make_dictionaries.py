@@ -1,0 +1,156 @@
+"""Makes the dictionaries of the bundled model: python -m training.make_dictionaries
+
+A JumpReLU dictionary, eight times as wide, at each layer's residual stream; in the middle also a TopK, a second seed, and a transcoder of the
+MLP. All are trained in one pass over the world's documents. The same seed and tokens give the same weights on the same machine. Ctrl-C keeps
+the state in build/, and the same command takes it up again.
+
+    python -m training.make_dictionaries --model build/pocket-random --out build/random-dictionaries     of the random initialisation
+    python -m training.make_dictionaries --layers 0 2 --tokens 200000 --out build/some                 a few, quickly
+
+training.check_dictionaries says how good they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+import innerview as iv
+from innerview.bundled import bundled_folder
+from innerview.pocket.world import load_world
+
+KEPT = Path("build/training/dictionaries")
+TARGET_L0 = 32
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents of the world, the same ones each time that they are read.
+
+    Attributes:
+        seed: Which ones; training and checking take different ones.
+        count: How many; None without end.
+        lexicon: The world's words; the bundled ones when None.
+    """
+
+    seed: str
+    count: int | None = None
+    lexicon: Path | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        documents = load_world(self.lexicon).documents(self.seed)
+        return (document.text for document in islice(documents, self.count))
+
+
+@dataclass(frozen=True)
+class Making:
+    """What is made, of which network, and where.
+
+    Attributes:
+        model: Name or folder of the network.
+        out: Folder of the dictionaries, one folder each.
+        tokens: Tokens that they train on.
+        seed: Of first weights, of the documents and their order.
+        layers: Layers whose residual stream gets a dictionary; all when None.
+        learning_rate: Of every dictionary.
+        sparsity: Weight of the sparsity of JumpReLU dictionaries.
+        threads: Threads of torch.
+        batch_tokens: Tokens of one step.
+        wider: Features for each number of the site.
+        lexicon: The world's words; the bundled ones when None.
+    """
+
+    model: str = "pocket"
+    out: Path = field(default_factory=lambda: bundled_folder("pocket") / "dictionaries")
+    tokens: int = 8_000_000
+    seed: int = 0
+    layers: tuple[int, ...] | None = None
+    learning_rate: float = 1e-3
+    sparsity: float = 0.3
+    threads: int = 2
+    batch_tokens: int = 4096
+    wider: int = 8
+    lexicon: Path | None = None
+
+    @property
+    def kept(self) -> Path:
+        """Where a training that was broken off is kept."""
+        return KEPT / hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+
+def specs(making: Making, n_layers: int, d_model: int) -> dict[str, iv.DictionarySpec]:
+    """Every dictionary by the name of its folder."""
+    layers = making.layers if making.layers is not None else tuple(range(n_layers))
+    middle = layers[len(layers) // 2]
+    steps = iv.Optimization(making.learning_rate, betas=(0.9, 0.999), warmup=0.05, decay=0.2)
+    jump = iv.JumpReLU(l0=making.sparsity, l0_target=TARGET_L0, bandwidth=0.05, first_threshold=0.05)
+    site, n = f"blocks.{middle}.resid", making.wider * d_model
+    made = {
+        f"blocks.{layer}.resid": iv.DictionarySpec(
+            f"blocks.{layer}.resid", jump, n, seed=making.seed, optimization=steps
+        )
+        for layer in layers
+    }
+    made[f"{site}.top_k"] = iv.DictionarySpec(site, iv.TopK(TARGET_L0), n, seed=making.seed, optimization=steps)
+    made[f"{site}.second_seed"] = replace(made[site], seed=making.seed + 1)
+    made[f"blocks.{middle}.mlp"] = iv.DictionarySpec(
+        f"blocks.{middle}.mlp.in", jump, n, f"blocks.{middle}.mlp.out", seed=making.seed, optimization=steps
+    )
+    return made
+
+
+def make_dictionaries(making: Making, *, progress: bool = True) -> list[Path]:
+    """Folders of the dictionaries; none where the training was stopped, which the same call takes up again.
+
+    Args:
+        making: What is made.
+        progress: Whether to show how far it is.
+    """
+    torch.set_num_threads(making.threads)
+    model = iv.open_model(making.model)
+    wanted = specs(making, model.n_layers or 0, model.d_model or 0)
+    settings = iv.TrainingSettings(n_tokens=making.tokens, batch_tokens=making.batch_tokens, seed=making.seed)
+    texts = Documents(f"dictionaries {making.seed}", lexicon=making.lexicon)
+    found = iv.train_dictionaries(
+        model, list(wanted.values()), texts=texts, settings=settings, folder=making.kept, progress=progress
+    )
+    if not found.is_complete:
+        print(f"stopped behind {found.tokens:,} tokens; the same command goes on")
+        return []
+    named = zip(wanted, found.dictionaries, strict=True)
+    folders = [iv.save_dictionary(one.at(source=name), making.out / name, dtype=torch.float16) for name, one in named]
+    shutil.rmtree(making.kept, ignore_errors=True)
+    return folders
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Making()
+    parser.add_argument("--model", default=default.model)
+    parser.add_argument("--out", type=Path, default=default.out)
+    parser.add_argument("--tokens", type=int, default=default.tokens)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--layers", type=int, nargs="+")
+    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    parser.add_argument("--sparsity", type=float, default=default.sparsity)
+    parser.add_argument("--threads", type=int, default=default.threads)
+    parser.add_argument("--batch-tokens", type=int, default=default.batch_tokens)
+    parser.add_argument("--wider", type=int, default=default.wider)
+    parser.add_argument("--lexicon", type=Path)
+    said = parser.parse_args(given)
+    layers = None if said.layers is None else tuple(said.layers)
+    making = Making(**{**vars(said), "layers": layers})
+    for folder in make_dictionaries(making):
+        print(folder)
+
+
+if __name__ == "__main__":
+    main()
