@@ -165,13 +165,13 @@ class Rectangle(torch.autograd.Function):
     """The papers' pseudo-derivatives, dense."""
 
     @staticmethod
-    def forward(ctx, z, theta, width, is_step):  # noqa: ANN001, ANN205
+    def forward(ctx, z, theta, width, is_step):
         ctx.save_for_backward(z, theta)
         ctx.width, ctx.is_step = width, is_step
         return (z > theta).double() if is_step else z * (z > theta)
 
     @staticmethod
-    def backward(ctx, grad):  # noqa: ANN001, ANN205
+    def backward(ctx, grad):
         z, theta = ctx.saved_tensors
         u = (z - theta) / ctx.width
         kernel = ((u > -0.5) & (u < 0.5)).double()

@@ -18,7 +18,7 @@ import torch
 
 import innerview as iv
 from innerview.errors import StoreError
-from tests.engine.store_writer import CALLS, SHARD_BYTES, SITE, expected, names, network, piece, wrapped
+from tests.engine.store_writer import CALLS, ENDLESS, SHARD_BYTES, SITE, expected, names, network, piece, wrapped
 
 PIECES = 40
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -174,7 +174,7 @@ def row_25(count: int) -> None:
     whole, failures, reads = expected(400), [], [0] * 8
     with tempfile.TemporaryDirectory() as root, Writer() as writer:
         folder = Path(root) / "store"
-        writer.start(folder, pieces=1_000_000)
+        writer.start(folder, pieces=ENDLESS)
         ends = time.monotonic() + count
 
         def read(number: int) -> None:

@@ -7,6 +7,7 @@ Where `kill_at` is above 0 the process ends itself by SIGKILL in that call to th
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,10 @@ def wrapped(inner: Callable[..., Any], *, at: int, seen: list[int], act: Callabl
     return call
 
 
+# A writer that is read beside, for longer than anybody reads: it paces itself, as a network does that makes what is stored.
+ENDLESS, PACE_S = 20_000, 0.05
+
+
 def write(folder: str, pieces: int, kill_at: int) -> None:
     """Write the pieces that are missing."""
     if kill_at:
@@ -74,6 +79,8 @@ def write(folder: str, pieces: int, kill_at: int) -> None:
     with iv.open_store(folder, shard_bytes=SHARD_BYTES) as store:
         for nth in range(store.begin(model, "all", names(pieces)) // ROWS, pieces):
             print("acknowledged", store.append(piece(nth, model)), flush=True)  # noqa: T201
+            if pieces == ENDLESS:
+                time.sleep(PACE_S)
 
 
 def main() -> None:

@@ -116,7 +116,7 @@ def test_a_number_format_is_kept_or_changed_as_told(tmp_path: Path) -> None:
     model = opened("gpt2", torch.bfloat16, layers=2)
     assert filled(tmp_path / "own", model).dtype(SITES[0]) == torch.bfloat16
     assert filled(tmp_path / "half", model, dtype=torch.float16).read(SITES[0]).dtype == torch.float16
-    with pytest.raises(StoreError, match="holds 999424, which torch.float16 cannot; use torch.bfloat16"):
+    with pytest.raises(StoreError, match=r"holds 999424, which torch\.float16 cannot; use torch\.bfloat16"):
         iv.capture(
             model, ROWS, SITES, to=iv.open_store(tmp_path / "x", dtype=torch.float16),
             edits=[iv.Custom(lambda x, _: x * 0 + 1e6, site=SITES[0])],
