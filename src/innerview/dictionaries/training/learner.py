@@ -64,8 +64,10 @@ class Learner:
         measured = self.spec.architecture.measured
         extras = {name: t if name in measured else nn.Parameter(t) for name, t in made.extras.items()}
         skip = None if made.skip is None else nn.Parameter(made.skip)
-        own = (made.encoder, made.encoder_bias, made.decoder, made.decoder_bias)
-        return Weights(*(nn.Parameter(tensor) for tensor in own), skip, extras)
+        encoder, encoder_bias, decoder, decoder_bias = (
+            nn.Parameter(tensor) for tensor in (made.encoder, made.encoder_bias, made.decoder, made.decoder_bias)
+        )
+        return Weights(encoder, encoder_bias, decoder, decoder_bias, skip, extras)
 
     def step(self, batch: Mapping[str, Tensor], step: int, seen: int) -> None:
         """One step of the optimizer.
@@ -172,9 +174,10 @@ class Learner:
     def dictionary(self, manifest: Manifest, seen: int) -> Dictionary:
         """The dictionary as it is now, on the CPU in float32, with what is said of it beside its normalisation."""
         plain = {name: tensor.detach().clone() for name, tensor in self.weights.tensors().items()}
-        names = ("encoder", "encoder_bias", "decoder", "decoder_bias")
         extras = {name: plain[name] for name in self.weights.extras}
-        own = Weights(*(plain[name] for name in names), plain.get("skip"), extras)
+        own = Weights(
+            plain["encoder"], plain["encoder_bias"], plain["decoder"], plain["decoder_bias"], plain.get("skip"), extras
+        )  # fmt: skip
         architecture, weights = self.spec.architecture.finished(own, seen)
         weights = weights.to("cpu", torch.float32)
         subtracts = architecture.subtracts_decoder_bias and not self.spec.is_transcoder
