@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Gating, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real, whole
+from innerview.dictionaries.architectures.thresholded import Thresholded
 from innerview.dictionaries.architectures.top_k import TopK
 from innerview.dictionaries.entries import Entries
 from innerview.dictionaries.weights import Weights
 
 
 @dataclass(frozen=True)
-class BatchTopK(Architecture):
+class BatchTopK(Thresholded):
     """Pre-activations above the threshold that training measured, so that a token's codes do not hang on its batch.
 
     Attributes:
@@ -30,7 +31,6 @@ class BatchTopK(Architecture):
     auxiliary_k: int | None = None
     auxiliary_weight: float = 1 / 32
     threshold_rate: float = 0.01
-    extras: ClassVar[tuple[str, ...]] = ("threshold",)
     measured: ClassVar[tuple[str, ...]] = ("threshold",)
     starts_at_median: ClassVar[bool] = True
 
@@ -40,12 +40,6 @@ class BatchTopK(Architecture):
             whole("auxiliary_k", self.auxiliary_k)
         real("auxiliary_weight", self.auxiliary_weight)
         real("threshold_rate", self.threshold_rate)
-
-    def activate(self, weights: Weights, pre: Tensor) -> Tensor:
-        return torch.where(pre > weights.extras["threshold"], pre.relu(), torch.zeros_like(pre))
-
-    def gating(self, weights: Weights, feature: int) -> Gating:
-        return Gating(float(weights.encoder_bias[feature]), max(float(weights.extras["threshold"][feature]), 0.0))
 
     def optimization(self, n_features: int) -> Optimization:
         return Optimization(3e-4, betas=(0.9, 0.99))

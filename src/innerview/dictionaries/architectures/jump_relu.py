@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Gating, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import Architecture, Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real
+from innerview.dictionaries.architectures.thresholded import Thresholded
 from innerview.dictionaries.architectures.training import (
     active,
     picked_with_bias,
@@ -24,7 +25,7 @@ from innerview.dictionaries.weights import Weights
 
 
 @dataclass(frozen=True)
-class JumpReLU(Architecture):
+class JumpReLU(Thresholded):
     """The pre-activation where it is above the feature's threshold (strictly), else 0.
 
     Attributes:
@@ -42,7 +43,6 @@ class JumpReLU(Architecture):
     l0_warmup: float = 0.1
     bandwidth: float = 0.001
     first_threshold: float = 0.001
-    extras: ClassVar[tuple[str, ...]] = ("threshold",)
     subtracts_decoder_bias: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -52,13 +52,6 @@ class JumpReLU(Architecture):
             real(name, getattr(self, name), least=1e-12)
         if self.l0_target is not None:
             real("l0_target", self.l0_target, least=1e-12)
-
-    def activate(self, weights: Weights, pre: Tensor) -> Tensor:
-        # A threshold below 0 does not let negative numbers through: the published form is ReLU(pre) · (pre > θ).
-        return torch.where(pre > weights.extras["threshold"], pre.relu(), torch.zeros_like(pre))
-
-    def gating(self, weights: Weights, feature: int) -> Gating:
-        return Gating(float(weights.encoder_bias[feature]), max(float(weights.extras["threshold"][feature]), 0.0))
 
     def optimization(self, n_features: int) -> Optimization:
         return Optimization(7e-5, betas=(0.0, 0.999), warmup=0.05, shape="cosine")
