@@ -1,0 +1,1 @@
+"""What features mean: statistics, examples, words, labels. Plain data, no widgets."""
