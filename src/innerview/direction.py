@@ -140,6 +140,8 @@ class Direction:
         size = known[unit]
         if size is None:
             what = "no natural step" if unit == "step" else "no residual norm"
+            if unit == "step" and self.scale_kind != "unknown":
+                what += f" ({self.scale_kind})"
             raise DirectionError(
                 f"direction {self.name!r} has {what}; use unit='raw', or make it with Direction.from_vector(..., scale=...)"
             )

@@ -163,6 +163,10 @@ def test_gradients_flow_through_codes_and_reconstructions() -> None:
 def test_a_features_step_is_its_median_activation_in_the_networks_units(architecture: str, normalisation: str) -> None:
     own, x = dictionary(architecture, normalisation, seed=5), tokens(9, 11, seed=2, size=3.0)
     assert own.direction(2).scale is None
+    with pytest.raises(
+        iv.DirectionError, match=r"'feature 2' has no natural step \(not measured; sae.measured\(acts\)"
+    ):
+        iv.Add(own.direction(2), 2)
     known = own.measured(x)
     dense = own.encode(x).dense().flatten(0, 1)
     for feature in range(0, own.n_features, 5):

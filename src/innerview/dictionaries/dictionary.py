@@ -246,7 +246,10 @@ class Dictionary:
         made = Direction.from_vector(
             row, site=self.site_out, name=f"feature {number}", origin=f"feature {number} of {self.manifest.source}"
         )
-        kind = "unknown" if scale is None else "median non-zero activation × ‖W_dec row‖"
+        kind = "median non-zero activation × ‖W_dec row‖"
+        if scale is None:
+            is_silent = "median" in said and not median > 0
+            kind = "never active where it was measured" if is_silent else "not measured; sae.measured(acts) measures it"
         active = float(said["density"][number]) * said["measured_tokens"] if "measured_tokens" in said else 0.0
         return dataclasses.replace(
             made, scale=scale, scale_kind=kind, scale_n=0 if scale is None else max(0, round(active))
