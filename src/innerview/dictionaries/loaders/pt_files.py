@@ -10,7 +10,6 @@ from innerview.dictionaries.loaders.names import layer_of
 from innerview.dictionaries.loaders.pickled import of_pt
 from innerview.dictionaries.loaders.tensors import Tensors
 from innerview.dictionaries.manifest import Normalisation
-from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
 
 FILES = r"(?!(?:ae|params)\.pt$).*\.(pt|pth)"
@@ -48,14 +47,8 @@ def read_openai(source: Source, tensors: Tensors, hint: str) -> Dictionary:
 
     Reference: arXiv:2406.04093
     """
-    n, d = tensors.shape("encoder.weight", 2)
-    weights = Weights(
-        tensors.take("encoder.weight", n, d),
-        tensors.take("latent_bias", n),
-        tensors.take("decoder.weight", d, n, transposed=True),
-        tensors.take("pre_bias", d),
-    )
-    architecture = _openai_architecture(tensors, n)
+    weights = shaping.of_linear_maps(tensors, "encoder.weight", "latent_bias", "decoder.weight", "pre_bias")
+    architecture = _openai_architecture(tensors, weights.n_features)
     normalisation = Normalisation("layer_norm") if isinstance(architecture, TopK) else None
     tensors.done(ignored=COUNTS)
     kind = next((ours for theirs, ours in OPENAI_SITES.items() if theirs in hint), None)
@@ -90,12 +83,8 @@ def _openai_architecture(tensors: Tensors, n: int) -> Architecture:
 
 def read_goodfire(source: Source, tensors: Tensors, hint: str) -> Dictionary:
     """Goodfire's: a ReLU, with nothing taken off the input."""
-    n, d = tensors.shape("encoder_linear.weight", 2)
-    weights = Weights(
-        tensors.take("encoder_linear.weight", n, d),
-        tensors.take("encoder_linear.bias", n),
-        tensors.take("decoder_linear.weight", d, n, transposed=True),
-        tensors.take("decoder_linear.bias", d),
+    weights = shaping.of_linear_maps(
+        tensors, "encoder_linear.weight", "encoder_linear.bias", "decoder_linear.weight", "decoder_linear.bias"
     )
     tensors.done()
     found = re.search(r"(Llama-[\w.]+-\w+-Instruct)-SAE-l(\d+)", hint)
@@ -108,18 +97,12 @@ def read_goodfire(source: Source, tensors: Tensors, hint: str) -> Dictionary:
 
 def read_qwen(source: Source, tensors: Tensors, hint: str) -> Dictionary:
     """Qwen-Scope's: TopK, whose k stands in the repository's name alone (`…-L0_50`)."""
-    n, d = tensors.shape("W_enc", 2)
-    weights = Weights(
-        tensors.take("W_enc", n, d),
-        tensors.take("b_enc", n),
-        tensors.take("W_dec", d, n, transposed=True),
-        tensors.take("b_dec", d),
-    )
+    weights = shaping.of_linear_maps(tensors, "W_enc", "b_enc", "W_dec", "b_dec")
     tensors.done()
     told = re.findall(r"L0_(\d{1,6})(?!\d)", hint)
-    if not told or not 1 <= int(told[-1]) <= n:
+    if not told or not 1 <= int(told[-1]) <= weights.n_features:
         raise DictionaryError(
-            f"k of {hint!r} is {'missing' if not told else 'not from 1 to ' + str(n)}: Qwen-Scope tells it in the repository's name alone; "
+            f"k of {hint!r} is {'missing' if not told else f'not from 1 to {weights.n_features}'}: Qwen-Scope tells it in the repository's name alone; "
             "keep the name in the path, such as SAE-Res-Qwen3-1.7B-Base-W32K-L0_50/layer0.sae.pt"
         )
     model, layer = re.search(r"SAE-Res-(.+?)-W\d+K", hint), layer_of(hint)

@@ -24,6 +24,21 @@ def same(said: int | None, found: int, what: str, tensors: Tensors) -> None:
         raise DictionaryError(f"{tensors.file}: the config says {what} {said}, and the weights have {found}")
 
 
+def of_linear_maps(tensors: Tensors, encoder: str, encoder_bias: str, decoder: str, decoder_bias: str) -> Weights:
+    """Weights that were stored as two linear maps of torch: a row a feature going in, a column a feature coming out.
+
+    Raises:
+        DictionaryError: One is missing, or their shapes are not of one dictionary.
+    """
+    n, d = tensors.shape(encoder, 2)
+    return Weights(
+        tensors.take(encoder, n, d),
+        tensors.take(encoder_bias, n),
+        tensors.take(decoder, d, n, transposed=True),
+        tensors.take(decoder_bias, d),
+    )
+
+
 def filled(value: float, n_features: int) -> Tensor:
     """One number for every feature."""
     return torch.full((n_features,), float(value))
