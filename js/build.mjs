@@ -2,6 +2,7 @@
 // pages without a kernel, where a policy forbids importing a module from memory), and the page's host.
 import { build } from "esbuild";
 import { mkdir, readdir, rm } from "node:fs/promises";
+import { basename } from "node:path";
 
 const out = new URL("../src/innerview/widgets/static/", import.meta.url).pathname;
 const from = new URL("./", import.meta.url).pathname;
@@ -23,7 +24,6 @@ const names = (await readdir(`${from}widgets`))
   .filter((file) => /\.tsx?$/.test(file))
   .map((file) => file.replace(/\.tsx?$/, ""));
 
-await rm(out, { recursive: true, force: true });
 await mkdir(out, { recursive: true });
 const built = [];
 for (const name of names) {
@@ -42,3 +42,7 @@ for (const { metafile } of await Promise.all(built)) {
     if (bytes > limit) throw new Error(`${path} has ${bytes} bytes; a bundle stays under ${limit}`);
   }
 }
+
+// What no source makes any more goes last: a kernel that runs meanwhile finds its files throughout.
+const made = new Set((await Promise.all(built)).flatMap(({ metafile }) => Object.keys(metafile.outputs).map((path) => basename(path))));
+for (const file of await readdir(out)) if (!made.has(file) && file !== ".built") await rm(`${out}${file}`);

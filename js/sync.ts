@@ -1,6 +1,7 @@
 // The one place where the browser talks to Python: traits as signals, requests as promises.
 
 import { signal, type Signal } from "@preact/signals";
+import type { Bus } from "./bus";
 import { isAnswer, type Ask } from "./wire";
 
 export interface Model {
@@ -16,6 +17,8 @@ export interface View {
   model: Model;
   el: HTMLElement;
   signal?: AbortSignal;
+  /** On a page without a kernel: what links its widgets. */
+  bus?: Bus;
 }
 
 /** asking: no answer yet · live: Python answers · silent: it does not · page: a file, there is no Python. */

@@ -1,5 +1,7 @@
 // The host of a page without a kernel: saved traits in, the same widgets out, nothing sent anywhere.
 
+import { PageBus } from "../bus";
+
 interface Saved {
   widget: string;
   traits: Record<string, unknown>;
@@ -69,20 +71,21 @@ function adopt(css: Set<string>): void {
 }
 
 function start(): void {
-  const bus = new Map<string, { model: SavedModel; trait: string }[]>();
+  const bus = new PageBus();
+  const channels = new Map<string, { model: SavedModel; trait: string }[]>();
   const mounts = [...document.querySelectorAll<HTMLElement>("[data-iv-saved]")];
   const all = mounts.map((el) => ({ el, saved: JSON.parse(document.getElementById(el.dataset.ivSaved!)!.textContent!) as Saved }));
   adopt(new Set(all.map(({ saved }) => saved.css)));
   for (const { el, saved } of all) {
     const model = new SavedModel(fill(saved), (name, value) => {
       const channel = saved.links[name];
-      for (const other of (channel && bus.get(channel)) || []) if (other.model !== model) other.model.set(other.trait, value);
+      for (const other of (channel && channels.get(channel)) || []) if (other.model !== model) other.model.set(other.trait, value);
     });
     for (const [trait, channel] of Object.entries(saved.links)) {
-      bus.set(channel, [...(bus.get(channel) ?? []), { model, trait }]);
+      channels.set(channel, [...(channels.get(channel) ?? []), { model, trait }]);
     }
     const bundle = (globalThis as any)[`innerview_${saved.widget}`];
-    bundle.default.render({ model, el, signal: new AbortController().signal });
+    bundle.default.render({ model, el, bus, signal: new AbortController().signal });
   }
 }
 
