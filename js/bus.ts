@@ -1,23 +1,33 @@
-// What links the widgets of one page: a host without a kernel gives one bus to all of them.
-
-export type Heard = (message: any) => void;
+// What links the widgets of one page without a kernel: the host makes a bus and passes it to each `render`.
+// In a notebook there is none: there Python links them.
 
 export interface Bus {
-  tell(topic: string, message: unknown): void;
-  /** Hear a topic until `ended`. */
-  hear(topic: string, heard: Heard, ended: AbortSignal): void;
+  /** Tell the other widgets; whether one of them took it. */
+  tell(topic: string, detail: unknown): boolean;
+  /** Listen until `ended`; a listener says whether it took what it heard. */
+  hear(topic: string, listener: (detail: any) => boolean, ended: AbortSignal): void;
 }
 
-export class PageBus implements Bus {
-  private readonly topics = new Map<string, Set<Heard>>();
+/** `feature`: open its page. `steer`: take it as a direction. Which dictionary it is of goes by name: a page has no identities. */
+export interface FeatureAt {
+  model: string;
+  dictionary: string;
+  site: string;
+  feature: number;
+}
 
-  tell(topic: string, message: unknown): void {
-    for (const heard of [...(this.topics.get(topic) ?? [])]) heard(message);
-  }
-
-  hear(topic: string, heard: Heard, ended: AbortSignal): void {
-    const known = this.topics.get(topic) ?? new Set<Heard>();
-    this.topics.set(topic, known.add(heard));
-    ended.addEventListener("abort", () => known.delete(heard));
-  }
+export function makeBus(): Bus {
+  const all = new Map<string, Set<(detail: any) => boolean>>();
+  return {
+    tell(topic, detail) {
+      let taken = false;
+      for (const listener of [...(all.get(topic) ?? [])]) taken = listener(detail) || taken;
+      return taken;
+    },
+    hear(topic, listener, ended) {
+      const known = all.get(topic) ?? new Set();
+      all.set(topic, known.add(listener));
+      ended.addEventListener("abort", () => known.delete(listener));
+    },
+  };
 }

@@ -1,6 +1,7 @@
 import { h, render, type ComponentType } from "preact";
 import type { Signal } from "@preact/signals";
 import type { Bus } from "../bus";
+import type { Bus } from "../bus";
 import { lifetime, Sync, type View } from "../sync";
 import type { Theme } from "./colour";
 import { watchTheme } from "./theme";
