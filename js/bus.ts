@@ -1,14 +1,16 @@
-// What links the widgets of one page without a kernel: the host makes a bus and passes it to each `render`.
-// In a notebook there is none: there Python links them.
+// What links the widgets of one page: a host without a kernel gives one bus to all of them. In a notebook Python links them.
+
+/** Says whether it took what it heard; nothing said is no. */
+export type Heard = (message: any) => boolean | void;
 
 export interface Bus {
   /** Tell the other widgets; whether one of them took it. */
-  tell(topic: string, detail: unknown): boolean;
-  /** Listen until `ended`; a listener says whether it took what it heard. */
-  hear(topic: string, listener: (detail: any) => boolean, ended: AbortSignal): void;
+  tell(topic: string, message: unknown): boolean;
+  /** Hear a topic until `ended`. */
+  hear(topic: string, heard: Heard, ended: AbortSignal): void;
 }
 
-/** `feature`: open its page. `steer`: take it as a direction. Which dictionary it is of goes by name: a page has no identities. */
+/** Of the topics `feature` (open its page) and `steer` (take it up). Names stand for identities, which a page has none of. */
 export interface FeatureAt {
   model: string;
   dictionary: string;
@@ -16,18 +18,18 @@ export interface FeatureAt {
   feature: number;
 }
 
-export function makeBus(): Bus {
-  const all = new Map<string, Set<(detail: any) => boolean>>();
-  return {
-    tell(topic, detail) {
-      let taken = false;
-      for (const listener of [...(all.get(topic) ?? [])]) taken = listener(detail) || taken;
-      return taken;
-    },
-    hear(topic, listener, ended) {
-      const known = all.get(topic) ?? new Set();
-      all.set(topic, known.add(listener));
-      ended.addEventListener("abort", () => known.delete(listener));
-    },
-  };
+export class PageBus implements Bus {
+  private readonly topics = new Map<string, Set<Heard>>();
+
+  tell(topic: string, message: unknown): boolean {
+    let taken = false;
+    for (const heard of [...(this.topics.get(topic) ?? [])]) taken = heard(message) === true || taken;
+    return taken;
+  }
+
+  hear(topic: string, heard: Heard, ended: AbortSignal): void {
+    const known = this.topics.get(topic) ?? new Set<Heard>();
+    this.topics.set(topic, known.add(heard));
+    ended.addEventListener("abort", () => known.delete(heard));
+  }
 }

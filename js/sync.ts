@@ -2,7 +2,6 @@
 
 import { signal, type Signal } from "@preact/signals";
 import type { Bus } from "./bus";
-import type { Bus } from "./bus";
 import { isAnswer, type Ask } from "./wire";
 
 export interface Model {

@@ -1,7 +1,6 @@
 import { h, render, type ComponentType } from "preact";
 import type { Signal } from "@preact/signals";
 import type { Bus } from "../bus";
-import type { Bus } from "../bus";
 import { lifetime, Sync, type View } from "../sync";
 import type { Theme } from "./colour";
 import { watchTheme } from "./theme";
@@ -12,6 +11,7 @@ export interface Scene {
   ended: AbortSignal;
   /** The widgets of a page without a kernel hear one another by it; none in a notebook, where Python links them. */
   bus: Bus | undefined;
+  root: HTMLElement;
 }
 
 /** Puts a widget into its element; what it returns takes everything away again. */
@@ -22,7 +22,13 @@ export function mount(view: View, name: string, label: string, Widget: Component
   root.setAttribute("role", "region");
   root.setAttribute("aria-label", label);
   view.el.replaceChildren(root);
-  const scene = { sync: new Sync(view.model, life.signal), theme: watchTheme(root, life.signal), ended: life.signal, bus: view.bus };
+  const scene = {
+    sync: new Sync(view.model, life.signal),
+    theme: watchTheme(root, life.signal),
+    ended: life.signal,
+    bus: view.bus,
+    root,
+  };
   render(h(Widget, scene), root);
   life.signal.addEventListener("abort", () => {
     render(null, root);
