@@ -246,7 +246,7 @@ def sources_of(model: Model, edit: Edit, edited: Site) -> tuple[Site, ...]:
         if is_behind(site, edited):
             raise EditError(
                 f"{edit.label} reads {site.name!r}, which comes behind {edited.name!r}, where it writes; "
-                "read at the edited site or before it"
+                f"read at the edited site or before it{edit.otherwise}"
             )
         found.append(site)
     return tuple(found)

@@ -87,6 +87,48 @@ def test_a_crosscoders_feature_is_clamped_at_its_last_site(architecture: iv.ReLU
     assert own.direction(3, SITES[0]).site == SITES[0]
 
 
+@pytest.mark.parametrize("architecture", [iv.ReLU(), iv.TopK(5)])
+def test_a_crosscoders_feature_is_clamped_at_each_of_its_sites_where_its_texts_were_read_before(
+    architecture: iv.ReLU | iv.TopK,
+) -> None:
+    model, own = opened("llama"), crosscoder(architecture)
+    texts = ragged((3, 5, 4))
+    acts = iv.capture(model, texts, list(SITES))
+    assert acts.mask is not None
+    codes, made = by_hand(own, [acts[site] for site in SITES])
+    after = codes.clone()
+    after[:, 3], after[:, 9] = 4.0, 1.0
+    mean = acts[SITES[1]].double().flatten(0, 1).mean(dim=-1, keepdim=True)
+    scale = acts[SITES[1]].double().flatten(0, 1).std(dim=-1, keepdim=True) + 1e-5
+    new = after @ own.weights.decoder.double() + own.weights.decoder_bias.double()
+    wanted = [new[:, :WIDTH] / 0.5, new[:, WIDTH:] * scale + mean]
+    edits = own.on(acts).clamp([3, 9], [4.0, 1.0])
+    assert [edit.site for edit in edits] == list(SITES)
+    for nth, (site, edit) in enumerate(zip(SITES, edits, strict=True)):
+        # Alone at its site: what the code says there, and the error that was there. The batches are taken apart row by row.
+        found = iv.capture(model, texts, site, edits=[edit], batch_size=1)[site].double().flatten(0, 1)
+        expected = acts[site].double().flatten(0, 1) - made[nth] + wanted[nth]
+        torch.testing.assert_close(found[acts.mask.flatten()], expected[acts.mask.flatten()], atol=1e-4, rtol=1e-5)
+    both = iv.capture(model, texts, list(SITES), edits=list(edits))
+    carried = iv.capture(model, texts, SITES[1], edits=[edits[0]])[SITES[1]].double()
+    change = (wanted[1] - made[1]).view_as(carried)
+    torch.testing.assert_close((carried + change)[acts.mask], both[SITES[1]].double()[acts.mask], atol=1e-4, rtol=1e-5)
+    with pytest.raises(EditError, match=r"or write at every site with crosscoder.on\(acts\)"):
+        iv.capture(model, texts, SITES[0], edits=[own.clamp(3, 1.0, site=SITES[0])])
+    with pytest.raises(
+        EditError, match="knows the tokens that it was made from, and 1 of these are others; capture these texts"
+    ):
+        iv.capture(model, [[*texts[0][:-1], (texts[0][-1] + 1) % 60], *texts[1:]], SITES[0], edits=[edits[0]])
+    # Generated tokens were not read before; the prompt's were.
+    prompts = [row for row in texts if len(row) == 5]
+    known = own.on(iv.capture(model, prompts, list(SITES)))
+    with pytest.raises(EditError, match="keep to the prompt"):
+        iv.generate(model, prompts, edits=list(known.ablate(3)), max_new_tokens=2).wait()
+    edits = known.clamp(3, 40.0, where=iv.Where(scope="prompt"))
+    plain, run = (iv.generate(model, prompts, edits=given, max_new_tokens=2) for given in ([], list(edits)))
+    assert plain.text != run.text
+
+
 def test_what_is_no_crosscoder_is_refused() -> None:
     own = crosscoder()
     x = [torch.zeros(2, WIDTH), torch.zeros(2, WIDTH)]

@@ -17,6 +17,7 @@ from innerview.activations import Activations
 from innerview.dictionaries.architectures import Architecture
 from innerview.dictionaries.codes import Codes, checked_feature, checked_features
 from innerview.dictionaries.dictionary import Dictionary
+from innerview.dictionaries.known import KnownFeatures
 from innerview.dictionaries.manifest import UNKNOWN, Manifest, Normalisation
 from innerview.dictionaries.readers import Encoded
 from innerview.dictionaries.weights import Weights
@@ -189,10 +190,19 @@ class Crosscoder:
         part = self.weights.decoder.split(list(self.widths), dim=-1)[self._number(site)]
         return part[list(features)]
 
+    def on(self, acts: Activations) -> KnownFeatures:
+        """Its features on texts that were captured at all of its sites, whose clamp, scale and ablate write at every site.
+
+        Raises:
+            DictionaryError: These are no captured activations.
+        """
+        return KnownFeatures(self, acts)
+
     def clamp(
         self, feature: int | Sequence[int], value: float | Sequence[float], *, site: str | None = None, **options: Any
     ) -> SetFeatures:
-        """An edit at one site that sets features to values. A feature is known when the last site has fired, so that is where it writes.
+        """An edit at one site that sets features to values. A feature is known when the last site has fired, so that is where it writes;
+        `on(acts).clamp(...)` writes at every site.
 
         Args:
             feature: One feature, or several.
@@ -227,7 +237,8 @@ class Crosscoder:
         def worth(*x: Tensor) -> Tensor | float:
             return normalisation.output_scale(x[number])
 
-        reader = Encoded(self, chosen, self.sites, self.widths, read, worth, "it is read at several sites")
+        why, otherwise = "it is read at several sites", ", or write at every site with crosscoder.on(acts)"
+        reader = Encoded(self, chosen, self.sites, self.widths, read, worth, why, otherwise)
         change = Affine.of(gain, offset, len(chosen))
         return SetFeatures(reader, self._rows(chosen, at), change, verb=verb, site=at, **options)
 

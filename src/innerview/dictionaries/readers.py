@@ -22,6 +22,7 @@ class Encoded:
         reads: Gives the features' values of the activations at those sites, shape [*tokens, n].
         worth: Gives what one unit of a decoder's row is worth at each token, shape [*tokens, 1] or a number.
         why: Why no plain reading does, in words.
+        otherwise: What else can be done where it cannot be read, behind a comma.
     """
 
     dictionary: Any
@@ -31,6 +32,7 @@ class Encoded:
     reads: Callable[..., Tensor] = field(repr=False)
     worth: Callable[..., Tensor | float] = field(repr=False)
     why: str = "its features compete"
+    otherwise: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -40,11 +40,7 @@ class Context:
         return replace(self, mask=mask, _share=(nth, of))
 
     def _mine(self, source: Site) -> Tensor:
-        found = self._passed(source)
-        if self._share is None:
-            return found
-        nth, of = self._share
-        return found.chunk(of)[nth]
+        return self._rows_of(self._passed(source))
 
     def _passed(self, source: Site) -> Tensor:
         if source.point == self.site.point:
@@ -76,7 +72,20 @@ class Context:
             )
         if not self._forward.rows.has_positions:
             raise EditError(self._forward.rows.why_unknown)
-        return self._forward.pos[:, -self.n_pos :]
+        return self._rows_of(self._forward.pos)[:, -self.n_pos :]
+
+    @property
+    def ids(self) -> Tensor:
+        """Id of each token, shape [batch, pos].
+
+        Raises:
+            EditError: The network was not called with token ids.
+        """
+        if self._forward is None or self._forward.shape is None:
+            raise EditError(
+                f"tokens at {self.site.name!r} are unknown: the network was not called with ids through its root module"
+            )
+        return self._rows_of(self._forward.token_ids())[:, -self.n_pos :]
 
     @property
     def step(self) -> Tensor:
@@ -85,4 +94,8 @@ class Context:
         Raises:
             EditError: The positions, or the prompts' lengths, are unknown.
         """
-        return self.pos - self._forward.prompt_len()
+        return self.pos - self._rows_of(self._forward.prompt_len())
+
+    def _rows_of(self, found: Tensor) -> Tensor:
+        """What is told row by row, of this share's rows."""
+        return found if self._share is None else found.chunk(self._share[1])[self._share[0]]

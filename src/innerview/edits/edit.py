@@ -79,6 +79,11 @@ class Edit:
         return ()
 
     @property
+    def otherwise(self) -> str:
+        """What else can be done where a source cannot be read, behind a comma; empty for nothing."""
+        return ""
+
+    @property
     def label(self) -> str:
         """The edit in a few words."""
         return f"{type(self).__name__}{self._behind}"

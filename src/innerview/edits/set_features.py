@@ -230,6 +230,10 @@ class SetFeatures(Edit):
         return tuple(zip(self.reader.sites, self.reader.widths, strict=True))
 
     @property
+    def otherwise(self) -> str:
+        return getattr(self.reader, "otherwise", "")
+
+    @property
     def label(self) -> str:
         told = ", ".join(self.reader.names[:3]) + ("…" if len(self.reader.names) > 3 else "")
         among = {"clamp": self.change.offset, "scale": self.change.gain}.get(self.verb)
