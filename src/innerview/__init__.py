@@ -130,7 +130,7 @@ _HOMES = {
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.
-_NAMESPACES = ("pocket",)
+_NAMESPACES = ("kernels", "pocket")
 
 __version__ = "0.1.0"
 __all__ = sorted(_HOMES)

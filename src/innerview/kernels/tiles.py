@@ -1,0 +1,140 @@
+"""The product of inputs and encoder, tile by tile, whose results never leave the chip whole: what passes the rule does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from innerview.kernels.program import Program
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+
+@Program
+def tiles(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    first: Any,
+    second: Any,
+    third: Any,
+    by_row: Any,
+    words: Any,
+    counts: Any,
+    n_rows: Any,
+    n_features: Any,
+    d: Any,
+    capacity: Any,
+    RULE: tl.constexpr,
+    BEST: tl.constexpr,
+    PRECISION: tl.constexpr,
+    IS_EVEN: tl.constexpr,
+    ROWS: tl.constexpr,
+    FEATURES: tl.constexpr,
+    DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """A tile of pre-activations, and what of it is a code, appended to the slots of its rows.
+
+    Args:
+        x: Inputs, shape [n_rows, d].
+        weight: Shape [n_features, d].
+        bias: float32, shape [n_features].
+        first: `above`: thresholds from 0; `behind`: the gate's bias; `upper`: thresholds from 0; shape [n_features].
+        second: `behind`: factor of the magnitude; `upper` and `screened`: length of the rounded row of the weight, shape [n_features].
+        third: `behind`: bias of the magnitude; `upper` and `screened`: length of what rounding took from the row, shape [n_features].
+        by_row: `at_least`: the row's cut, shape [n_rows]; `upper` and `screened`: factors of `second`, of `third`, and what is added,
+            then, in `from_cut`, the row's cut, shape [4, n_rows].
+        words: Slots, int64, shape [n_rows, capacity]; with `BEST`, keys, shape [n_rows, tiles of features, BEST].
+        counts: Codes that were found in each row, those without a slot too, int32, shape [n_rows]. It starts at 0.
+        RULE: `above`, `behind`, `at_least` (a row's own cut), `largest` (the best of each row of the tile), and screens, which keep what may
+            be a code: `upper` (above), `from_cut` (at least a row's cut), `best_upper` (the best upper bounds).
+        BEST: How many of each row of the tile `largest` and `best_upper` keep.
+    """
+    row_tiles = tl.cdiv(n_rows, ROWS)
+    feature_tiles = tl.cdiv(n_features, FEATURES)
+    # Tiles of a group of rows follow one another, so that the rows of the weight that they share are still in the cache.
+    number = tl.program_id(0)
+    group = number // (GROUP * feature_tiles)
+    within = number - group * (GROUP * feature_tiles)
+    height = tl.minimum(row_tiles - group * GROUP, GROUP)
+    row_tile = group * GROUP + within % height
+    feature_tile = within // height
+
+    row = row_tile * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, FEATURES)
+    feature = feature_tile * FEATURES + column
+    is_row = row < n_rows
+    is_feature = feature < n_features
+    depth = tl.arange(0, DEPTH)
+    # int64: a million features of width 4096 are more numbers than int32 counts.
+    from_x = x + (tl.where(is_row, row, 0).to(tl.int64) * d)[:, None] + depth[None, :]
+    from_weight = weight + (tl.where(is_feature, feature, 0).to(tl.int64) * d)[None, :] + depth[:, None]
+    total = tl.zeros((ROWS, FEATURES), dtype=tl.float32)
+    for start in range(0, d, DEPTH):
+        if IS_EVEN:
+            left = tl.load(from_x)
+            right = tl.load(from_weight)
+        else:
+            left = tl.load(from_x, mask=(depth < d - start)[None, :], other=0.0)
+            right = tl.load(from_weight, mask=(depth < d - start)[:, None], other=0.0)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        from_x += DEPTH
+        from_weight += DEPTH
+
+    pre = total + tl.load(bias + feature, mask=is_feature, other=0.0)[None, :]
+    is_inside = is_row[:, None] & is_feature[None, :]
+    value = pre
+    if RULE == "above":
+        cut = tl.load(first + feature, mask=is_feature, other=0.0)
+        keep = pre > cut[None, :]
+    elif RULE == "behind":
+        gate = tl.load(first + feature, mask=is_feature, other=0.0)
+        scale = tl.load(second + feature, mask=is_feature, other=0.0)
+        shift = tl.load(third + feature, mask=is_feature, other=0.0)
+        value = pre * scale[None, :] + shift[None, :]
+        keep = (pre + gate[None, :] > 0) & (value > 0)
+    elif RULE == "at_least":
+        least = tl.load(by_row + row, mask=is_row, other=0.0)
+        keep = (pre >= least[:, None]) & (pre > 0)
+    elif RULE == "largest":
+        keep = pre > 0
+    else:
+        length = tl.load(second + feature, mask=is_feature, other=0.0)
+        lost = tl.load(third + feature, mask=is_feature, other=0.0)
+        times_length = tl.load(by_row + row, mask=is_row, other=0.0)
+        times_lost = tl.load(by_row + n_rows + row, mask=is_row, other=0.0)
+        added = tl.load(by_row + 2 * n_rows + row, mask=is_row, other=0.0)
+        bound = times_length[:, None] * length[None, :] + times_lost[:, None] * lost[None, :] + added[:, None]
+        value = pre + bound
+        if RULE == "upper":
+            cut = tl.load(first + feature, mask=is_feature, other=0.0)
+            keep = value >= cut[None, :]
+        elif RULE == "from_cut":
+            least = tl.load(by_row + 3 * n_rows + row, mask=is_row, other=0.0)
+            keep = (value >= least[:, None]) & (value > 0)
+        else:
+            keep = value > 0
+    keep = keep & is_inside
+
+    if BEST > 0:
+        rest = tl.where(keep, value, 0.0)
+        to = words + (row.to(tl.int64) * feature_tiles + feature_tile) * BEST
+        for i in range(BEST):
+            best, place = tl.max(rest, axis=1, return_indices=True)
+            # Bits of positive numbers are ordered as the numbers are; of equals the lowest feature has the larger key.
+            behind = 0x7FFFFFFF - (feature_tile * FEATURES + place).to(tl.int64)
+            key = (best.to(tl.int32, bitcast=True).to(tl.int64) << 32) | behind
+            tl.store(to + i, tl.where(best > 0, key, 0), mask=is_row)
+            rest = tl.where(column[None, :] == place[:, None], 0.0, rest)
+    else:
+        if RULE != "upper" and RULE != "from_cut":
+            # What rounds to 0 in the weight's own format is no code; one row's cut chooses before that rounding.
+            keep = keep & ((RULE == "at_least") | (value.to(weight.dtype.element_ty).to(tl.float32) > 0))
+        is_one = keep.to(tl.int32)
+        found = tl.sum(is_one, axis=1)
+        base = tl.atomic_add(counts + row, found, mask=is_row & (found > 0))
+        place = base[:, None] + tl.cumsum(is_one, axis=1) - 1
+        word = (feature.to(tl.int64) << 32)[None, :] | tl.maximum(value, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
+        to = words + (row.to(tl.int64) * capacity)[:, None] + place
+        tl.store(to, word, mask=keep & (place < capacity))
