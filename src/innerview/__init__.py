@@ -127,6 +127,14 @@ _HOMES = {
     "train_crosscoder": "dictionaries.training.joint",
     "train_cross_layer_transcoder": "dictionaries.training.joint",
     "JointTraining": "dictionaries.training.joint",
+    "Dashboard": "features.dashboards",
+    "dashboard": "features.dashboards",
+    "FeatureError": "errors",
+    "FeatureStatistics": "features.statistics",
+    "feature_statistics": "features.statistics",
+    "FeatureView": "features.view",
+    "OnText": "features.on_text",
+    "feature_on_text": "features.on_text",
 }
 
 # Parts of the house with a name of their own: `iv.pocket.sentences(...)`.

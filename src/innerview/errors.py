@@ -49,6 +49,10 @@ class DictionaryError(InnerviewError):
     """A dictionary cannot be read, made, or used this way."""
 
 
+class FeatureError(InnerviewError):
+    """What is known of features cannot be gathered, read or shown this way."""
+
+
 class StoreError(InnerviewError):
     """A store on disk is damaged, is written to by somebody else, or cannot take what it is given."""
 

@@ -42,6 +42,25 @@ class Partner:
 
 
 @dataclass(frozen=True)
+class FiredOn:
+    """A token that a feature is often active on.
+
+    Attributes:
+        id: Its id.
+        text: Its own text.
+        n: Times that the feature was active on it.
+        share: Part of the feature's activations that were on it, from 0 to 1.
+        mean: Mean activation on it, where it was active.
+    """
+
+    id: int
+    text: str
+    n: int
+    share: float
+    mean: float
+
+
+@dataclass(frozen=True)
 class Label:
     """What a feature is said to mean.
 
@@ -72,6 +91,8 @@ class Example:
         values: The feature at each of them, float32, shape [pos].
         peak: Which of them is the strongest.
         effects: Rise of each next token's loss, in nats, when the feature is taken out, float32, shape [pos]; None where it was not run.
+        drawn: Which of them the example was chosen for, whose activation lies in its stretch; the strongest where nothing is said.
+        place: The token it was chosen for, counted through the corpus; −1 where that is not known.
     """
 
     text: int
@@ -81,6 +102,8 @@ class Example:
     values: np.ndarray
     peak: int
     effects: np.ndarray | None = None
+    drawn: int = -1
+    place: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +159,7 @@ class FeatureView(ShowsItself):
         nearest: Features whose decoder rows lie nearest, by cosine.
         together: Features that are active at the same tokens, by PMI in nats.
         neurons: Neurons whose activation goes with it, by correlation.
+        fired_on: Tokens that it is most often active on.
         label: What it is said to mean; None where nobody said.
         bos: Whether the first special token of each text was read too.
         notes: What was not run or not kept, in words.
@@ -156,6 +180,7 @@ class FeatureView(ShowsItself):
     nearest: tuple[Partner, ...] = ()
     together: tuple[Partner, ...] = ()
     neurons: tuple[Partner, ...] = ()
+    fired_on: tuple[FiredOn, ...] = ()
     label: Label | None = None
     bos: bool = False
     notes: tuple[str, ...] = ()

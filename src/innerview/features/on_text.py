@@ -1,0 +1,68 @@
+"""One feature on a text of the user's own, at once: no pass over a corpus is needed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from innerview.capturing import capture
+from innerview.dictionaries.codes import checked_feature
+from innerview.dictionaries.dictionary import Dictionary
+from innerview.errors import FeatureError
+from innerview.features.corpus import checked_dictionary, reads_bos
+from innerview.models import text
+from innerview.models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class OnText:
+    """One feature at each token of a text.
+
+    Attributes:
+        feature: Its number.
+        ids: Ids of the tokens.
+        words: Their texts.
+        values: The feature at each, float32, shape [pos].
+        is_read: Whether each counts; a special token at the front does not, unless the dictionary was trained on it, and is shown as 0.
+    """
+
+    feature: int
+    ids: tuple[int, ...]
+    words: tuple[str, ...]
+    values: np.ndarray
+    is_read: np.ndarray
+
+    def frame(self) -> pd.DataFrame:
+        """One row a token."""
+        return pd.DataFrame({"id": self.ids, "token": self.words, "activation": self.values, "is_read": self.is_read})
+
+
+def feature_on_text(model: Model, dictionary: Dictionary, feature: int, prompt: Any) -> OnText:
+    """One feature at each token of a text: a truncated forward, and that feature's row of the encoder where features do not compete.
+
+    Args:
+        model: The network.
+        dictionary: A dictionary of one of its sites.
+        feature: A feature's number.
+        prompt: One text, chat, or row of ids.
+    Raises:
+        FeatureError: Several texts were given, or no Dictionary.
+        DictionaryError: There is no such feature.
+        TextError: The text cannot be read.
+    """
+    own = checked_dictionary(dictionary)
+    number = checked_feature(feature, own.n_features)
+    acts = capture(model, prompt, own.site, hermetic=True)
+    if acts.tokens is None or len(acts.tokens) != 1:
+        count = 0 if acts.tokens is None else len(acts.tokens)
+        raise FeatureError(f"a feature is shown on one text, not on {count}; give them one by one")
+    ids = acts.tokens[0].tolist()
+    with torch.no_grad():
+        values = own.encode_features(acts, [number])[0, :, 0].float().cpu().numpy()
+    is_read = np.ones(len(ids), dtype=bool)
+    is_read[0] = reads_bos(own) or not text.is_special(model, ids[0])
+    return OnText(
+        number, tuple(ids), tuple(text.words(model, ids)), np.where(is_read, values, 0.0).astype(np.float32), is_read
+    )

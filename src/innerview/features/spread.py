@@ -1,0 +1,80 @@
+"""How each feature's activations are spread: counts, sums, and a histogram on a logarithmic axis."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from innerview.features.seen import Seen
+
+# Bins of an octave: a quantile read from the histogram is off by less than one bin, 9 %.
+PER_OCTAVE = 8
+OCTAVES = 24
+# Octaves above the largest value of the first chunk.
+ROOM = 4
+BINS = PER_OCTAVE * OCTAVES
+
+
+@dataclass(eq=False)
+class Spread:
+    """Counts of activations by size.
+
+    Attributes:
+        count: Tokens at which each feature was active, int64, shape [n_features].
+        total: Sum of its values, float64, shape [n_features].
+        most: Its largest value, shape [n_features].
+        bins: Tokens by size, int32, shape [n_features, bins]; smaller and larger ones lie in the first and the last.
+        floor: Binary logarithm of the lower border of the first bin; None before the first chunk.
+        n_tokens: Tokens that were read.
+    """
+
+    count: Int[Tensor, "n_features"]
+    total: Float[Tensor, "n_features"]
+    most: Float[Tensor, "n_features"]
+    bins: Int[Tensor, "n_features bins"]
+    floor: int | None = None
+    n_tokens: int = 0
+
+    @classmethod
+    def empty(cls, n_features: int, device: torch.device) -> "Spread":
+        """Nothing was read yet."""
+        count = torch.zeros(n_features, dtype=torch.int64, device=device)
+        most = torch.full((n_features,), -torch.inf, device=device)
+        # What has no float64 (Apple's GPUs) sums in float32.
+        total = torch.zeros(n_features, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        return cls(count, total, most, torch.zeros(n_features, BINS, dtype=torch.int32, device=device))
+
+    def add(self, seen: Seen) -> None:
+        """Count the codes of a chunk."""
+        self.n_tokens += seen.n_tokens
+        if not len(seen):
+            return
+        if self.floor is None:
+            top = float(seen.values.abs().amax().log2().ceil())
+            self.floor = int(top) + ROOM - OCTAVES
+        self.count += torch.bincount(seen.features, minlength=len(self.count))
+        self.total.index_add_(0, seen.features, seen.values.to(self.total.dtype))
+        self.most.scatter_reduce_(0, seen.features, seen.values, "amax")
+        size = ((seen.values.clamp(min=1e-30).log2() - self.floor) * PER_OCTAVE).floor().long().clamp_(0, BINS - 1)
+        where = seen.features * BINS + size
+        self.bins.view(-1).index_add_(0, where, torch.ones_like(where, dtype=torch.int32))
+
+    def edges(self) -> Float[Tensor, "bins_and_1"]:
+        """Borders of the bins."""
+        return 2.0 ** ((self.floor or 0) + torch.arange(BINS + 1, dtype=torch.float64) / PER_OCTAVE)
+
+    def quantile(self, q: float, features: Tensor | None = None) -> Float[Tensor, "features"]:
+        """A quantile of each feature's non-zero activations, read from the histogram, off by less than one bin; NaN where it never was active."""
+        bins = self.bins if features is None else self.bins[features]
+        most = (self.most if features is None else self.most[features]).double().cpu()
+        counted = bins.long().cumsum(1).cpu()
+        count = counted[:, -1]
+        target = q * count.double()
+        at = (counted.double() < target[:, None]).sum(dim=1).clamp(max=BINS - 1)[:, None]
+        inside = bins.long().cpu().gather(1, at)[:, 0].double()
+        below = counted.gather(1, at)[:, 0].double() - inside
+        part = ((target - below) / inside.clamp(min=1)).clamp(0, 1)
+        found = 2.0 ** ((self.floor or 0) + (at[:, 0].double() + part) / PER_OCTAVE)
+        found = torch.minimum(found, most)
+        return torch.where(count > 0, found, torch.full_like(found, torch.nan)).float()

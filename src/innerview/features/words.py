@@ -1,0 +1,124 @@
+"""Words that a feature promotes and suppresses, read from what it writes through the network's own norm and unembedding.
+
+Reference: https://www.lesswrong.com/posts/qykrYY6rXXM7EEs8Q (logit weights of features)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from innerview.dictionaries.dictionary import Dictionary
+from innerview.errors import DictionaryError, ModelError, SiteError
+from innerview.features.view import Word
+from innerview.models.matrix import matrix_of
+from innerview.models.model import Model
+from innerview.models.text import token_word
+from innerview.models.weights import unembedding
+
+# Sites whose value is added to the residual stream, or is the stream.
+STREAM = ("embed", "resid_in", "resid_mid", "resid", "attn.out", "mlp.out", "final_norm")
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """How what a dictionary writes reaches the logits, directly.
+
+    Attributes:
+        matrix: From what the final norm has scaled to logits, shape [d_model, vocab].
+        norm: The final norm's weight, shape [d_model]; None without a norm, or behind it.
+        centers: Whether the final norm takes the mean away.
+        onto: From the dictionary's site to the residual stream, shape [d_out, d_model]; None where it is the stream.
+    """
+
+    matrix: Float[Tensor, "d_model vocab"]
+    norm: Float[Tensor, "d_model"] | None
+    centers: bool
+    onto: Float[Tensor, "d_out d_model"] | None
+
+    @classmethod
+    def of(cls, model: Model, dictionary: Dictionary) -> "Readout":
+        """The readout of a dictionary's site.
+
+        Raises:
+            ModelError: The network has no output head, or the site does not reach the stream by a matrix.
+            DictionaryError: The site is not known.
+        """
+        try:
+            site = model.site(dictionary.site_out)
+        except SiteError as error:
+            raise ModelError(str(error)) from error
+        kind = site.name.split(".", 2)[2] if site.name.startswith("blocks.") else site.name
+        head = unembedding(model)
+        onto = None
+        if kind in ("mlp.hidden", "attn.heads"):
+            onto = matrix_of(model.module.get_submodule(site.module)).detach()
+        elif kind not in STREAM:
+            raise ModelError(
+                f"{site.name!r} is no site that writes to the stream of {model.name}; words are read of {', '.join(STREAM)}, mlp.hidden and attn.heads"
+            )
+        norm, centers = (None, False) if kind == "final_norm" else _final_norm(model, head.matrix)
+        made = cls(head.matrix.detach() * head.scale, norm, centers, onto)
+        width = made.matrix.shape[0] if onto is None else onto.shape[0]
+        if width != dictionary.d_out:
+            raise ModelError(
+                f"{site.name!r} of {model.name} is {width} wide, and the dictionary writes {dictionary.d_out}"
+            )
+        return made
+
+    def logits(self, rows: Float[Tensor, "n d_out"]) -> Float[Tensor, "n vocab"]:
+        """What one unit of each row adds to the logits, for a stream of unit size."""
+        written = rows.detach().to(self.matrix.device, torch.float32)
+        if self.onto is not None:
+            written = written @ self.onto.to(written)
+        if self.centers:
+            written = written - written.mean(dim=-1, keepdim=True)
+        if self.norm is not None:
+            written = written * self.norm
+        return written.to(self.matrix.dtype).float() @ self.matrix.float()
+
+
+def readout_of(model: Model | None, dictionary: Dictionary) -> Readout | str:
+    """How a dictionary's features reach the logits, or why that cannot be told."""
+    if model is None:
+        return "no network is at hand"
+    try:
+        return Readout.of(model, dictionary)
+    except (ModelError, DictionaryError) as error:
+        return str(error)
+
+
+def words_of(
+    model: Model, readout: Readout, row: Float[Tensor, "d_out"], k: int
+) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
+    """Tokens that one row of a decoder promotes most, and those it suppresses most."""
+    logits = readout.logits(row[None])[0].cpu()
+    most = min(k, len(logits))
+    return tuple(_listed(model, logits, logits.topk(most).indices)), tuple(
+        _listed(model, logits, logits.topk(most, largest=False).indices)
+    )
+
+
+def _listed(model: Model, logits: Tensor, ids: Tensor) -> list[Word]:
+    return [Word(i, token_word(model.tokenizer, i), float(logits[i])) for i in ids.tolist()]
+
+
+@torch.no_grad()
+def _final_norm(model: Model, matrix: Tensor) -> tuple[Tensor | None, bool]:
+    """The final norm's weight, and whether it takes the mean away, seen from what it does: families write the weight in several ways."""
+    site = model.table.get("final_norm")
+    if site is None:
+        return None, False
+    module, width = model.module.get_submodule(site.module), matrix.shape[0]
+    parameter = next(module.parameters(), matrix)
+    # Mean 0 and mean square 1, nowhere 0: a norm with and without a mean leaves it alone but for its weight.
+    half = width // 2
+    probe = torch.ones(width)
+    probe[half:] = -half / max(1, width - half)
+    probe = probe / probe.square().mean().sqrt()
+    # Large, so that the norm's epsilon is nothing beside it.
+    rows = torch.stack([probe, -probe, probe + 1.0]).to(parameter.device, parameter.dtype) * 64.0
+    found = module.forward(rows[None])[0].float()
+    centers = torch.allclose(found[0], found[2], rtol=1e-2, atol=1e-3 * float(found[0].abs().amax()))
+    return ((found[0] - found[1]) / 2 / probe.to(found)), bool(centers)
