@@ -32,7 +32,7 @@ BAR = (
 )
 LABELS = (
     "Means over the world's concepts, on sentences held out: the best feature's F1, accuracies of probes on a few features beside a probe of "
-    "the activation, and the share of tokens where a concept is absorbed."
+    "the activation, and the share of tokens where a concept is absorbed, whole and in part."
 )
 
 

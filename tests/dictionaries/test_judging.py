@@ -178,13 +178,15 @@ def test_texts_with_nothing_to_predict_are_refused() -> None:
 
 def test_texts_longer_than_the_network_reads_are_cut_and_not_refused() -> None:
     model = opened("llama", layers=2)
-    row = ragged((130,))[0]
-    assert model.context == 64
+    size = model.context
+    assert size
+    row = ragged((2 * size + 2,))[0]
     found = iv.evaluate_dictionary(random_one(), model, [row])
-    pieces = iv.evaluate_dictionary(random_one(), model, [row[:64], row[64:128], row[128:]])
-    assert found.n_tokens == 130 and found.n_predicted == 127 and found.ce_rise == pytest.approx(pieces.ce_rise)
+    pieces = iv.evaluate_dictionary(random_one(), model, [row[:size], row[size : 2 * size], row[2 * size :]])
+    n = 2 * size + 2
+    assert found.n_tokens == n and found.n_predicted == n - 3 and found.ce_rise == pytest.approx(pieces.ce_rise)
     again = iv.evaluate_dictionary(random_one(), model, [[1, *row]])
-    assert again.n_tokens == 130 + 3 and again.n_predicted == 130
+    assert again.n_tokens == n + 3 and again.n_predicted == n
 
 
 # Matching.
@@ -277,6 +279,57 @@ def test_planted_absorption_is_found_and_none_where_there_is_none() -> None:
         planted(is_absorbed=False)[0], planted(is_absorbed=False)[1], planted(is_absorbed=False, seed=1)[1]
     )
     assert clean.main == (0,) and clean.n_absorbed == 0 and clean.absorbing == () and clean.n > 100
+
+
+def family(n: int = 3000, *, absorbed: float, seed: int = 0) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
+    """A concept with three narrower things, at a sixth of its tokens each; at the first, so much of the concept is carried by the narrow feature."""
+    drawn = torch.Generator().manual_seed(seed)
+    axes = torch.eye(12)
+    y = torch.rand(n, generator=drawn) < 0.4
+    which = (torch.rand(n, generator=drawn) * 6).long()
+    narrow = y[:, None] & (which[:, None] == torch.arange(3))
+    rest = torch.rand(n, 2, generator=drawn)
+    size = 0.8 + 0.4 * torch.rand(n, generator=drawn)
+    x = (y * size)[:, None] * axes[0] + narrow.float() @ axes[1:4] + rest @ axes[4:6]
+    x = x + 0.02 * torch.randn(n, 12, generator=drawn)
+    taken = (narrow * absorbed).sum(dim=1)
+    codes = torch.cat([((1 - taken) * y * size)[:, None], narrow.float() * size[:, None], rest], dim=1)
+    decoder = torch.cat([axes[:1], axes[1:4] + absorbed * axes[0], axes[4:6]])
+    return decoder, (x, codes, y), narrow.any(dim=1)
+
+
+def test_absorption_by_features_that_are_not_rare_is_no_split() -> None:
+    decoder, train, _ = family(absorbed=1.0)
+    _, test, narrow = family(absorbed=1.0, seed=1)
+    found = absorption(decoder, train, test)
+    # Known by construction: the concept's own feature is silent at every token of a narrower thing, which is half of them.
+    assert found.main == (0,) and set(found.absorbing) == {1, 2, 3}
+    assert found.n_absorbed == int(narrow[test[2]].sum()) and 0.45 < found.share < 0.55
+    assert found.fraction == pytest.approx(found.share, abs=1e-6)
+    # By F1 alone each of these looks like a part of a split, and nothing is absorbed.
+    assert absorption(decoder, train, test, peer=0.0).share == 0.0
+
+
+def test_absorption_in_part_is_told_by_its_fraction() -> None:
+    whole, half = (
+        absorption(family(absorbed=part)[0], family(absorbed=part)[1], family(absorbed=part, seed=1)[1])
+        for part in (0.0, 0.5)
+    )
+    # Nothing is silent in either; in one the concept's feature fires at half strength where a narrower one carries the rest.
+    assert whole.share == half.share == 0.0 and whole.fraction < 0.01
+    assert half.fraction == pytest.approx(0.5 * 0.5, abs=0.05)
+
+
+def test_a_concept_split_into_peers_is_not_absorbed() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    axes, n = torch.eye(8), 3000
+    y = torch.rand(n, generator=drawn) < 0.4
+    is_one = torch.rand(n, generator=drawn) < 0.55
+    parts = torch.stack([y & is_one, y & ~is_one], dim=1).float()
+    decoder = torch.stack([axes[0] + axes[1], axes[0] + axes[2]])
+    x = parts @ decoder + 0.02 * torch.randn(n, 8, generator=drawn)
+    found = absorption(decoder, (x, parts, y), (x, parts, y))
+    assert found.main == (0, 1) and found.share == 0.0 and found.fraction == 0.0 and found.n > 1000
 
 
 def test_a_silent_feature_whose_concept_nothing_carries_is_not_absorbed() -> None:

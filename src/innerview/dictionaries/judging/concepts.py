@@ -71,12 +71,12 @@ class ConceptScores:
         rows = []
         for one in self.scores:
             found = one.absorbed
-            absorbed = (float("nan"), 0) if found is None else (found.share, found.n)
+            absorbed = (float("nan"), float("nan"), 0) if found is None else (found.share, found.fraction, found.n)
             rows.append(
                 (one.concept, one.value, one.feature, one.f1, one.f1_always, *one.sparse.values(), one.raw, one.majority, *absorbed, one.n_train, one.n_test)
             )  # fmt: skip
         sparse = [f"probe_{k}" for k in SIZES]
-        columns = ["concept", "value", "feature", "f1", "f1_always", *sparse, "probe_raw", "majority", "absorbed", "n_absorbable", "n_train", "n_test"]  # fmt: skip
+        columns = ["concept", "value", "feature", "f1", "f1_always", *sparse, "probe_raw", "majority", "absorbed", "absorbed_fraction", "n_absorbable", "n_train", "n_test"]  # fmt: skip
         return pd.DataFrame(rows, columns=columns)
 
     def summary(self) -> pd.DataFrame:
@@ -91,7 +91,12 @@ class ConceptScores:
         table = self.summary()
         names = {"f1": "best feature's F1", "f1_always": "F1 of always yes"}
         names |= {f"probe_{k}": f"probe on {k} feature{'s' * (k > 1)}" for k in SIZES}
-        names |= {"probe_raw": "probe on the activation", "majority": "majority", "absorbed": "absorbed share"}
+        names |= {
+            "probe_raw": "probe on the activation",
+            "majority": "majority",
+            "absorbed": "absorbed share",
+            "absorbed_fraction": "absorbed fraction",
+        }
         found = [(told, table[name].dropna().tolist()) for name, told in names.items()]
         return [(told, fmean(values), len(values)) for told, values in found if values]
 
@@ -148,7 +153,9 @@ def _of_value(dictionary: Dictionary, name: str, value: str, read: Read, y: torc
     absorbed = None
     if not dictionary.is_transcoder:
         decoder = dictionary.weights.decoder.detach().cpu()
-        absorbed = absorption(decoder, *((read.at[half], read.at_codes[half], y[half]) for half in (train, test)))
+        # As the encoder takes them: codes and rows make activations in these units.
+        at = dictionary.manifest.normalisation.apply(read.at)
+        absorbed = absorption(decoder, *((at[half], read.at_codes[half], y[half]) for half in (train, test)))
     return ConceptScore(
         name, value, best.feature, best.f1, 2 * share / (1 + share), sparse_accuracies(*halves, SIZES),
         fitted(read.pooled[train], y[train]).accuracy(read.pooled[test], y[test]), max(share, 1 - share), absorbed,
