@@ -61,3 +61,8 @@ export function isAnswer(content: unknown): content is Answer {
   const message = content as Record<string, unknown>;
   return typeof message.id === "number" && ("ok" in message || typeof message.error === "string");
 }
+
+/** An array of an answer, whose bytes came as one of its buffers. */
+export function arrived(array: { buffer: number; dtype: string; shape: number[] }, buffers: DataView[]): Packed {
+  return { data: buffers[array.buffer]!, dtype: array.dtype, shape: array.shape };
+}

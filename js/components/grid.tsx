@@ -1,5 +1,6 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Shade } from "./colour";
+import { readable, type Reading } from "./glyphs";
 import { Token } from "./token";
 
 export interface At {
@@ -22,7 +23,14 @@ export interface Strip {
 
 interface Props {
   name: string;
+  /** What the rows are, for the corner. */
+  rows?: string;
+  /** Width of the rows' names in pixels. */
+  headWidth?: number;
+  rowName?(label: string): string;
   words: string[];
+  /** prose: the columns' names are names, whose spaces are spaces. */
+  wordReading?: Reading;
   layers: string[];
   cell(at: At): Cell;
   pinned: At | null;
@@ -46,7 +54,8 @@ export const layerName = (label: string): string => (/^\d+$/.test(label) ? `laye
 
 /** Layers × tokens, the last layer on top; only the columns in sight are in the document. */
 export function Grid(props: Props) {
-  const { words, layers, pinned } = props;
+  const { words, layers, pinned, headWidth = HEAD, rows = "layer", rowName = shortName } = props;
+  const head = headWidth === HEAD ? undefined : { width: `${headWidth}px` };
   const box = useRef<HTMLDivElement>(null);
   const [span, setSpan] = useState({ left: 0, width: WIDE });
   const [focus, setFocus] = useState<At>({ layer: layers.length - 1, pos: words.length - 1 });
@@ -81,7 +90,7 @@ export function Grid(props: Props) {
     wanted.current = true;
     setFocus(next);
     const el = box.current;
-    if (el) scrollTo(el, next.pos);
+    if (el) scrollTo(el, next.pos, headWidth);
     measure();
     props.onLook(next);
   };
@@ -112,7 +121,7 @@ export function Grid(props: Props) {
         aria-label={props.name}
         aria-rowcount={layers.length + 1}
         aria-colcount={words.length + 1}
-        style={{ width: `${HEAD + words.length * COLUMN}px` }}
+        style={{ width: `${headWidth + words.length * COLUMN}px` }}
         onKeyDown={onKey}
         onMouseOver={(event) => {
           const over = place(event.target);
@@ -127,11 +136,11 @@ export function Grid(props: Props) {
         }}
       >
         <div class="iv-grid-row iv-grid-top" role="row" aria-rowindex={1}>
-          <span class="iv-grid-name" role="columnheader" aria-label="layer" />
+          <span class="iv-grid-name" role="columnheader" aria-label={rows} style={head} />
           <span style={pad} />
           {seen.map((pos) => (
             <span class="iv-grid-word" role="columnheader" aria-colindex={pos + 2} key={pos} title={`token ${pos}`}>
-              <Token text={words[pos]!} />
+              <Token text={words[pos]!} reading={props.wordReading} />
             </span>
           ))}
         </div>
@@ -139,8 +148,8 @@ export function Grid(props: Props) {
           const layer = layers.length - 1 - i;
           return (
             <div class="iv-grid-row" role="row" aria-rowindex={i + 2} key={layer}>
-              <span class="iv-grid-name" role="rowheader" title={layerName(layers[layer]!)}>
-                {shortName(layers[layer]!)}
+              <span class="iv-grid-name" role="rowheader" title={readable(layerName(layers[layer]!))} style={head}>
+                {readable(rowName(layers[layer]!))}
               </span>
               <span style={pad} />
               {seen.map((pos) => {
@@ -169,7 +178,7 @@ export function Grid(props: Props) {
         })}
         {props.strips.map((strip) => (
           <div class="iv-grid-row iv-grid-strip" key={strip.label} aria-hidden="true">
-            <span class="iv-grid-name">{strip.label}</span>
+            <span class="iv-grid-name" style={head}>{strip.label}</span>
             <span style={pad} />
             {seen.map((pos) => (
               <Bars key={pos} heights={strip.bars(pos)} title={strip.title(pos)} />
@@ -232,9 +241,9 @@ function move(key: string, at: At, layers: number, words: number): At | undefine
   }
 }
 
-function scrollTo(box: HTMLElement, pos: number): void {
+function scrollTo(box: HTMLElement, pos: number, head: number): void {
   const left = pos * COLUMN;
-  const room = (box.clientWidth || WIDE) - HEAD;
+  const room = (box.clientWidth || WIDE) - head;
   if (left < box.scrollLeft) box.scrollLeft = left;
   else if (left + COLUMN > box.scrollLeft + room) box.scrollLeft = left + COLUMN - room;
 }

@@ -9,7 +9,7 @@ import { Look } from "../components/look";
 import { mount, type Scene } from "../components/mount";
 import { digits, percent } from "../components/numbers";
 import { readable, visible } from "../components/glyphs";
-import { unpack, type Packed, type Tensor } from "../wire";
+import { arrived, unpack, type Tensor } from "../wire";
 import type { Sync, View } from "../sync";
 
 type Shading = "probability" | "rank";
@@ -315,10 +315,6 @@ function column(ranks: Tensor, pos: number, table: LensTable): number[] | null {
   const width = ranks.shape[1] ?? 0;
   if (pos >= width || ranks.shape[0] !== table.layers.length) return null;
   return table.layers.map((_, layer) => ranks.data[layer * width + pos]!);
-}
-
-function arrived(array: { buffer: number; dtype: string; shape: number[] }, buffers: DataView[]): Packed {
-  return { data: buffers[array.buffer]!, dtype: array.dtype, shape: array.shape };
 }
 
 export default {

@@ -4,7 +4,10 @@ import importlib
 from typing import Any
 
 WIDGETS = {
+    "Dashboard": "innerview.widgets.feature_browser:FeatureBrowser",
+    "FeatureView": "innerview.widgets.feature_page:FeaturePage",
     "Lens": "innerview.widgets.logit_lens:LogitLens",
+    "PatchGrid": "innerview.widgets.patch_grid:PatchGridView",
     "Projection": "innerview.widgets.token_strip:TokenStrip",
 }
 

@@ -10,31 +10,31 @@ from typing import Any
 import pytest
 
 import innerview as iv
+from tests.widgets.made import MADE, World
 
 GOLDEN = Path(__file__).parent.parent / "wire"
 MESSAGES = json.loads((GOLDEN / "messages.json").read_text("utf-8"))
 MALFORMED = json.loads((GOLDEN / "malformed.json").read_text("utf-8"))
 STATES = json.loads((GOLDEN / "states.json").read_text("utf-8"))
-WIDGETS = ("logit_lens", "steer", "token_strip")
+WIDGETS = tuple(MADE)
 
 
 @pytest.fixture
 def made(model: iv.Model, direction: iv.Direction, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     """A widget by the name of its bundle."""
-    steers: list[Any] = []
+    widgets: list[Any] = []
+    ids = model.tokenizer("A text", add_special_tokens=False)["input_ids"]
+    world = World(model, direction, tmp_path, [0, *ids], ["a", "one", "two", "", "b"])
 
     def make(name: str) -> Any:
-        if name == "logit_lens":
-            return iv.LogitLens(iv.logit_lens(model, "A text"))
-        if name == "token_strip":
-            return iv.TokenStrip(["a", "b"], [[1.0, -1.0], [0.0, 2.0]], ["one", "two"])
-        steers.append(iv.Steer(model, [direction], "A text", max_new_tokens=3, recipe_path=tmp_path / "recipe"))
-        return steers[-1].wait()
+        widgets.append(MADE[name](world))
+        return widgets[-1]
 
     yield make
-    for steer in steers:
-        steer.stop()
-        steer.wait()
+    for widget in widgets:
+        if isinstance(widget, iv.Steer):
+            widget.stop()
+            widget.wait()
 
 
 def state_of(widget: Any) -> dict[str, Any]:
@@ -85,7 +85,9 @@ def test_every_verb_refuses_fields_of_the_wrong_kind_with_an_answer(
             continue
         for value in wrong:
             number += 1
-            fields = dict.fromkeys(("token", "layer", "pos", "which", "text", "edit", "path"), value)
+            fields = dict.fromkeys(
+                ("token", "layer", "pos", "which", "text", "edit", "path", "row", "column", "pair", "page"), value
+            )
             answers = ask(widget, comm, {"id": number, "kind": verb, **fields})
             assert len(answers) == 1 and ("error" in answers[0]) != ("ok" in answers[0])
     assert ask(widget, comm, {"id": 0, "kind": "hello"})

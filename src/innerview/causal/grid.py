@@ -9,17 +9,20 @@ from typing import Any, Literal
 
 import pandas as pd
 import plotly.graph_objects as go
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from innerview.attachments import attached
 from innerview.causal.pairs import Pairs, positions_of
+from innerview.causal.rerun import Rerun, rerun_cell
 from innerview.causal.study import Cell, Study, Way, head_axis, share_of_way, sites_of
 from innerview.errors import PatchError
 from innerview.metrics import Measure
 from innerview.models.model import Model
 from innerview.models.site import Site
-from innerview.plots import DIVERGING, ShowsFigure, caption, drawn, said
+from innerview.plots import DIVERGING, caption, drawn, said
+from innerview.shows import ShowsItself
 
 Over = Literal["pos", "head"]
 LABEL = 20
@@ -43,8 +46,8 @@ class Column:
 
 
 @dataclass(frozen=True, eq=False)
-class PatchGrid(ShowsFigure):
-    """What each place's patch did. NaN where an interrupt came first, or a site has no such head.
+class PatchGrid(ShowsItself):
+    """What each place's patch did; shows itself, and runs a cell again. NaN where an interrupt came first, or a site has no such head.
 
     Attributes:
         model_name: The network's name.
@@ -60,6 +63,7 @@ class PatchGrid(ShowsFigure):
         patched: The metric of the patched forwards, shape [site, column, pair].
         is_whole: Whether everything was measured; False when an interrupt came first.
         attached: Names of what was attached and in force throughout.
+        study: The forwards that measured it; None where it was put together otherwise.
     """
 
     model_name: str
@@ -75,11 +79,40 @@ class PatchGrid(ShowsFigure):
     patched: Float[Tensor, "site column pair"] = field(repr=False)
     is_whole: bool = True
     attached: list[str] = field(default_factory=list)
+    study: Study | None = field(default=None, repr=False)
 
     @property
     def effect(self) -> Float[Tensor, "site column"]:
         """Share of the way to the other side's metric: 0 nothing, 1 all. Means over the pairs, divided."""
         return share_of_way(self.patched.mean(dim=-1), self.clean.mean(), self.corrupt.mean(), self.direction)
+
+    def rerun(self, row: int, column: int, pair: int = 0, k: int = 10) -> Rerun:
+        """Run one cell again, and read what the network answers to the clean, the corrupt and the patched prompt.
+
+        Args:
+            row: Row of the cell, from the bottom, as in `sites`.
+            column: Its column.
+            pair: The pair whose answers are read.
+            k: How many words of each answer.
+        Raises:
+            PatchError: There is no such cell or pair, or nothing to run it by.
+        """
+        if self.study is None:
+            raise PatchError("this grid does not know its forwards any more; make it with iv.patch_grid")
+        for what, given, count in (
+            ("row", row, len(self.sites)),
+            ("column", column, len(self.columns)),
+            ("pair", pair, len(self.prompts)),
+        ):
+            if not 0 <= given < count:
+                raise PatchError(f"no {what} {given}; the grid has {count}, counted from 0")
+        one = self.columns[column]
+        measured = torch.stack([self.clean, self.corrupt, self.patched[row, column]])
+        return rerun_cell(self.study, Cell((self.sites[row],), one.positions, one.head), pair, measured, k)
+
+    def row_labels(self) -> tuple[str, list[str]]:
+        """What the rows are, and a label for each."""
+        return _row_labels(self.sites, self.layers)
 
     def frame(self) -> pd.DataFrame:
         """One row a site, column and pair: the three raw numbers, and the pair's own effect."""
@@ -119,8 +152,8 @@ class PatchGrid(ShowsFigure):
         if len(self.prompts) > 1:
             title += f" · mean of {len(self.prompts)} pairs"
         if not self.is_whole:
-            title += f" · stopped: {self._measured()} measured"
-        kind, labels = _row_labels(self.sites, self.layers)
+            title += f" · stopped: {self.measured_cells()} measured"
+        kind, labels = self.row_labels()
         names = {"head": "head", "pos": "token", None: ""}
         return drawn(
             heat,
@@ -141,12 +174,13 @@ class PatchGrid(ShowsFigure):
             f"<br>patched {patched:.4g}, clean {float(self.clean.mean()):.4g}, corrupt {float(self.corrupt.mean()):.4g}"
         )
 
-    def _measured(self) -> str:
+    def measured_cells(self) -> str:
+        """How many cells were measured, in words."""
         measured = int((~self.patched.isnan().any(dim=-1)).sum())
         return f"{measured} of {len(self.sites) * len(self.columns)} cells"
 
     def __repr__(self) -> str:
-        stopped = "" if self.is_whole else f", stopped: {self._measured()} measured"
+        stopped = "" if self.is_whole else f", stopped: {self.measured_cells()} measured"
         return (
             f"PatchGrid({self.direction} of {self.model_name}, {len(self.sites)} sites × {len(self.columns)} {self.over or 'column'}, "
             f"{len(self.prompts)} pair{'s' * (len(self.prompts) > 1)}, metric {self.metric}{stopped})\n"
@@ -202,6 +236,7 @@ def patch_grid(
         patched=ledger.values.view(len(chosen), len(columns), len(pairs)),
         is_whole=is_whole,
         attached=[one.name for one in attached(model) if one.enabled],
+        study=study,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from innerview.activations import Activations
 from innerview.causal.pairs import Pairs
 from innerview.edits import Context, Edit
 from innerview.errors import EditError, PatchError
@@ -107,12 +108,13 @@ class Study:
         Raises:
             PatchError: Of a pair, or of their mean, the two are the same but for rounding.
         """
-        self.clean, self.corrupt = (self._side(prompts) for prompts in (self.pairs.clean, self.pairs.corrupt))
+        self.clean, self.corrupt = (self.side(prompts) for prompts in (self.pairs.clean, self.pairs.corrupt))
         for pair, (clean, corrupt) in enumerate(zip(self.clean.tolist(), self.corrupt.tolist(), strict=True)):
             _check_gap(clean, corrupt, f"pair {pair}", self.measure.label)
         _check_gap(float(self.clean.mean()), float(self.corrupt.mean()), "the mean of the pairs", self.measure.label)
 
-    def _side(self, prompts: Prompts) -> Float[Tensor, "pair"]:
+    def side(self, prompts: Prompts) -> Float[Tensor, "pair"]:
+        """The metric of one side's prompts."""
         ledger = self.ledger(1)
         for rows in self._parts(range(len(prompts))):
             ledger.take(0, Outcome.of(prompts, prompts.run(rows, (*self.measure.sites, prompts.output)), rows))
@@ -159,17 +161,32 @@ class Study:
         self, cells: Sequence[Cell], part: Sequence[tuple[int, int]], values: dict[str, Tensor], ledger: Ledger
     ) -> None:
         """One forward: some cells' pairs as rows."""
-        pairs = [pair for _, pair in part]
-        width = max(self.base.length(pair) for pair in pairs)
-        wanted = list(dict.fromkeys(name for cell, _ in part for name in cells[cell].sites))
-        edits = [self._edit(name, cells, part, values[name], width) for name in wanted]
-        acts = self.base.run(pairs, (*self.measure.sites, self.base.output), edits)
+        acts = self._patched(cells, part, values)
         since = 0
         while since < len(part):
             cell = part[since][0]
             rows = [pair for other, pair in part[since:] if other == cell]
             ledger.take(cell, Outcome.of(self.base, acts, rows, since))
             since += len(rows)
+
+    def _patched(
+        self, cells: Sequence[Cell], part: Sequence[tuple[int, int]], values: dict[str, Tensor]
+    ) -> Activations:
+        pairs = [pair for _, pair in part]
+        width = max(self.base.length(pair) for pair in pairs)
+        wanted = list(dict.fromkeys(name for cell, _ in part for name in cells[cell].sites))
+        edits = [self._edit(name, cells, part, values[name], width) for name in wanted]
+        return self.base.run(pairs, (*self.measure.sites, self.base.output), edits)
+
+    def answers(self, cell: Cell, pair: int) -> list[tuple[Tensor, bool]]:
+        """What the network says of one pair: clean, corrupt and patched, each with whether it is logits behind a token."""
+        found = []
+        for prompts in (self.pairs.clean, self.pairs.corrupt):
+            outcome = Outcome.of(prompts, prompts.run([pair], [prompts.output]), [pair])
+            found.append((outcome.logits[0], outcome.has_tokens))
+        acts = self._patched([cell], [(0, pair)], self._values(cell.sites))
+        outcome = Outcome.of(self.base, acts, [pair])
+        return [*found, (outcome.logits[0], outcome.has_tokens)]
 
     def _edit(
         self, name: str, cells: Sequence[Cell], part: Sequence[tuple[int, int]], value: Tensor, width: int

@@ -57,19 +57,7 @@ class Widget(anywidget.AnyWidget):
         Raises:
             WidgetError: The path is a folder, lies in none, or cannot be written.
         """
-        target = Path(path)
-        if target.is_dir():
-            raise WidgetError(
-                f"{str(target)!r} is a folder; name a file in it, such as {str(target / f'{self.bundle}.html')!r}"
-            )
-        if not target.parent.is_dir():
-            raise WidgetError(f"no folder {str(target.parent)!r} to write {target.name!r} in; make it first")
-        page = static_page.page(self.page_title(), [self.saved()])
-        try:
-            target.write_text(page, encoding="utf-8")
-        except OSError as error:
-            raise WidgetError(f"cannot write {str(target)!r}: {error.strerror}; give another path") from error
-        return target
+        return static_page.write(path, static_page.page(self.page_title(), [self.saved()]), f"{self.bundle}.html")
 
     def page_title(self) -> str:
         """The title of this widget's own page."""

@@ -17,7 +17,15 @@ from typing import Any
 from innerview.errors import WidgetError
 
 STATIC = Path(__file__).with_name("static")
-BUNDLES = ("logit_lens", "steer", "token_strip")
+BUNDLES = (
+    "feature_browser",
+    "feature_map",
+    "feature_page",
+    "logit_lens",
+    "patch_grid",
+    "steer",
+    "token_strip",
+)
 STATE_MIME = "application/vnd.jupyter.widget-state+json"
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"
 
@@ -92,6 +100,28 @@ def page(title: str, parts: Sequence[Html | Saved]) -> str:
     return whole.encode("utf-8", "xmlcharrefreplace").decode("utf-8")
 
 
+def write(path: str | Path, text: str, name: str) -> Path:
+    """Write a page; returns the path.
+
+    Args:
+        path: Where to.
+        text: The page.
+        name: What such a file is called, for the error.
+    Raises:
+        WidgetError: The path is a folder, lies in none, or cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise WidgetError(f"{str(target)!r} is a folder; name a file in it, such as {str(target / name)!r}")
+    if not target.parent.is_dir():
+        raise WidgetError(f"no folder {str(target.parent)!r} to write {target.name!r} in; make it first")
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WidgetError(f"cannot write {str(target)!r}: {error.strerror}; give another path") from error
+    return target
+
+
 def parts_from_widget_state(state: Mapping[str, Any]) -> dict[str, Saved]:
     """The widgets of an executed notebook, by the `model_id` that a cell's output names.
 
@@ -159,7 +189,7 @@ def _part(part: Html | Saved, i: int) -> str:
         raise WidgetError(f"a page is made of Html and Saved parts, not {type(part).__name__}")
     if part.widget not in BUNDLES:
         raise WidgetError(f"no widget {part.widget!r}; there are {', '.join(BUNDLES)}")
-    return f'<div class="iv-saved" data-iv-saved="saved-{i}">{part.fallback}</div>\n'
+    return f'<div class="iv-saved" id="part-{i}" data-iv-saved="saved-{i}">{part.fallback}</div>\n'
 
 
 def _saved(part: Saved, i: int) -> str:

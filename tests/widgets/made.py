@@ -1,0 +1,64 @@
+"""One of each widget, of the same small network: every test of all widgets goes through this table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import innerview as iv
+
+
+@dataclass
+class World:
+    """What the widgets are made of.
+
+    Attributes:
+        model: A network with a tokenizer.
+        direction: A direction in it.
+        folder: A folder to write to.
+        ids: Tokens of a prompt.
+        texts: Names, labels and prose.
+    """
+
+    model: iv.Model
+    direction: iv.Direction
+    folder: Path
+    ids: list[int]
+    texts: list[str]
+
+    def text(self, nth: int) -> str:
+        return self.texts[nth % len(self.texts)]
+
+
+def logit_lens(world: World) -> Any:
+    return iv.LogitLens(iv.logit_lens(world.model, world.ids))
+
+
+def patch_grid(world: World) -> Any:
+    other = [*world.ids]
+    other[-2] = (other[-2] + 1) % 40 + 3
+    metric = iv.logit_difference(5, 6)
+    return iv.patch_grid(world.model, [world.ids] * 2, [other] * 2, metric=metric, progress=False).widget()
+
+
+def token_strip(world: World) -> Any:
+    words = world.texts[:400]
+    values = [[float(i % 5 - 2) for i in range(len(words))], [0.5] * len(words)]
+    return iv.TokenStrip(words, values, [world.text(1), world.text(2)], unit=world.text(3), what=world.text(4))
+
+
+def steer(world: World) -> Any:
+    made = iv.Steer(
+        world.model, [world.direction], world.text(0) or "A text", max_new_tokens=3, recipe_path=world.folder / "recipe"
+    )
+    return made.wait()
+
+
+MADE: dict[str, Callable[[World], Any]] = {
+    "logit_lens": logit_lens,
+    "patch_grid": patch_grid,
+    "token_strip": token_strip,
+    "steer": steer,
+}
