@@ -1,0 +1,122 @@
+"""How widgets find one another: those that show one model and one dictionary belong together, and nothing has to be said.
+
+Held weakly and by identity, so that a widget, a model or a dictionary that is gone takes its links with it.
+"""
+
+import threading
+import weakref
+from typing import Any, Protocol
+
+from innerview.dictionaries.dictionary import Dictionary
+from innerview.direction import Direction
+from innerview.errors import WidgetError
+from innerview.models.model import Model
+
+
+class OpensFeatures(Protocol):
+    """What shows a feature's page.
+
+    Attributes:
+        is_page: Whether that is all it does; a browser shows pages beneath its table.
+    """
+
+    is_page: bool
+
+    def show_feature(self, feature: int) -> Any:
+        """Show a feature."""
+        ...
+
+
+class TakesDirections(Protocol):
+    """What steers by a direction that it is sent."""
+
+    def take(self, direction: Direction) -> Any:
+        """Take a direction up."""
+        ...
+
+
+class _Joined:
+    def __init__(self, widget: Any, model: Model | None, dictionary: Dictionary | None) -> None:
+        self.widget = weakref.ref(widget)
+        self.model = None if model is None else weakref.ref(model)
+        # What was measured or placed anew is another object with the same weights: still the same dictionary.
+        self.weights = None if dictionary is None else weakref.ref(dictionary.weights)
+        self.dictionary = dictionary if dictionary is None else weakref.ref(dictionary)
+
+    def has(self, model: Model | None, dictionary: Dictionary | None) -> bool:
+        """Whether it shows this model, and this dictionary where one is asked for."""
+        is_model = model is None or (self.model is not None and self.model() is model)
+        return is_model and (dictionary is None or (self.weights is not None and self.weights() is dictionary.weights))
+
+
+_lock = threading.Lock()
+_joined: list[_Joined] = []
+
+
+def join(widget: Any, *, model: Model | None = None, dictionary: Dictionary | None = None) -> None:
+    """Link a widget with all that show the same; one that joins again is the newest."""
+    with _lock:
+        _joined[:] = [one for one in _joined if one.widget() not in (None, widget)]
+        _joined.append(_Joined(widget, model, dictionary))
+
+
+def leave(widget: Any) -> None:
+    """Take a widget out, such as one that was closed."""
+    with _lock:
+        _joined[:] = [one for one in _joined if one.widget() not in (None, widget)]
+
+
+def sharing(able: str, model: Model | None = None, dictionary: Dictionary | None = None) -> list[Any]:
+    """Widgets that can do `able` and show this model and dictionary, the newest first."""
+    with _lock:
+        known = list(_joined)
+    found = [one.widget() for one in reversed(known) if one.has(model, dictionary)]
+    return [widget for widget in found if widget is not None and hasattr(widget, able)]
+
+
+def dictionaries_of(model: Model) -> list[Dictionary]:
+    """Dictionaries that widgets of this model show, the newest first."""
+    with _lock:
+        known = list(_joined)
+    found: list[Dictionary] = []
+    for one in reversed(known):
+        dictionary = one.dictionary() if one.dictionary is not None and one.has(model, None) else None
+        if (
+            one.widget() is not None
+            and dictionary is not None
+            and not any(dictionary.weights is old.weights for old in found)
+        ):
+            found.append(dictionary)
+    return found
+
+
+def open_feature(model: Model | None, dictionary: Dictionary, feature: int) -> OpensFeatures:
+    """Open a feature in the newest page, else in the newest browser, of this dictionary; returns it.
+
+    Raises:
+        WidgetError: Neither is there.
+    """
+    pages = sharing("show_feature", model, dictionary)
+    if not pages:
+        raise WidgetError(
+            f"no page of this dictionary is open to show feature {feature}; "
+            f"iv.FeaturePage(dashboard, {feature}) in a cell shows it"
+        )
+    page = next((one for one in pages if one.is_page), pages[0])
+    page.show_feature(feature)
+    return page
+
+
+def send_to_steer(model: Model | None, direction: Direction) -> TakesDirections:
+    """Hand a direction to the newest Steer of this model; returns it.
+
+    Raises:
+        WidgetError: There is none.
+    """
+    steers = sharing("take", model) if model is not None else []
+    if not steers:
+        raise WidgetError(
+            f"no Steer of this model is open to take {direction.name!r}; run iv.Steer(model) in a cell, then send it again"
+        )
+    steers[0].take(direction)
+    return steers[0]
