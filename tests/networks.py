@@ -11,7 +11,7 @@ import innerview as iv
 
 FAMILIES = ("gpt2", "llama")
 DTYPES = (torch.float32, torch.bfloat16)
-LAYERS, WIDTH, VOCAB, CONTEXT = 3, 32, 67, 64
+LAYERS, WIDTH, VOCAB, CONTEXT = 3, 32, 67, 72
 WORDS = ["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(VOCAB - 3))]
 TEMPLATE = "{% for m in messages %}{{ m['role'] and 'w0 ' }}{{ m['content'] }} {% endfor %}{% if add_generation_prompt %}w1{% endif %}"
 

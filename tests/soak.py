@@ -249,12 +249,12 @@ def every_edit(d: iv.Direction, seed: int) -> list[Any]:
 
 
 def row_8(count: int) -> None:
-    """Padding from 0 to 40, left and right: a batch equals its singles."""
+    """Padding from 0 to 64, left and right: a batch equals its singles."""
     drawn = random.Random(8)
     models = [opened(family) for family in FAMILIES]
     for nth in range(count):
         model = models[nth % 2]
-        rows = ragged(tuple(drawn.randrange(2, 42) for _ in range(3)), seed=nth)
+        rows = ragged(tuple(drawn.randrange(2, 67) for _ in range(3)), seed=nth)
         reading = direction("embed", size=0.1).reading()
         place = [
             iv.Where(positions=(1, -1)),

@@ -314,7 +314,7 @@ def test_bad_inputs_are_refused_with_a_way_out(model: iv.Model) -> None:
         (["w1", [{"role": "user", "content": "w1"}]], TextError, r"prompts of mixed types: chat, text"),
         ([[5, 99]], TextError, r"no token 99: GPT2LMHeadModel|no token 99: LlamaForCausalLM"),
         ([[5, -1]], TextError, r"no token -1"),
-        (ids(1, 65), TextError, r"the text is longer than the context: 65 tokens, where .* takes 64; shorten it"),
+        (ids(1, 73), TextError, r"the text is longer than the context: 73 tokens, where .* takes 72; shorten it"),
         (3.5, TextError, r"a prompt is a text, a chat or ids, not 3.5 of type float"),
         (None, TextError, r"not None of type NoneType"),
         (

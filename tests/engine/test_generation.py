@@ -461,11 +461,11 @@ def test_positions_past_the_end_are_refused_with_the_range(model: iv.Model) -> N
 
 def test_a_text_longer_than_the_context_is_refused_with_a_way_out(model: iv.Model) -> None:
     with pytest.raises(
-        TextError, match=r"60 tokens and 10 to come, where .* takes 64; shorten it, or ask for at most 4 new"
+        TextError, match=r"68 tokens and 10 to come, where .* takes 72; shorten it, or ask for at most 4 new"
     ):
-        iv.generate(model, ragged((60,)), max_new_tokens=10)
-    with pytest.raises(TextError, match=r"70 tokens and 1 to come.*shorten it"):
-        iv.generate(model, ragged((70,)), max_new_tokens=1)
+        iv.generate(model, ragged((68,)), max_new_tokens=10)
+    with pytest.raises(TextError, match=r"72 tokens and 1 to come.*shorten it"):
+        iv.generate(model, ragged((72,)), max_new_tokens=1)
 
 
 def test_a_network_that_does_not_write_is_refused() -> None:
