@@ -13,6 +13,7 @@ from innerview.direction import Direction
 from innerview.hooks import board_of
 from innerview.inputs import Call
 from innerview.models.model import Model
+from innerview.one_site import capture_one
 from innerview.reductions import reduction_of
 from innerview.runs import EMPTY, Plan
 from innerview.sinks import Appendable, Resumable, Sink
@@ -68,10 +69,22 @@ def capture(
         SiteError: There is no such site.
         TextError: The inputs cannot be read.
     """
-    wanted = wanted_sites(model, sites)
     board = board_of(model)
     own = EMPTY if edits == () else Plan.of(model, edits)
     plan = own if hermetic else board.frozen_plan() + own
+    is_all = where is None and positions is None and heads is None and reduce is None and firing is None
+    if (
+        is_all
+        and gradients_of is None
+        and batch_size is None
+        and to is None
+        and not (plan.by_point or grad or before_edits or progress)
+    ):
+        # Of a small network this is a tenth of the time, or more.
+        found = capture_one(model, board, inputs, sites)
+        if found is not None:
+            return found
+    wanted = wanted_sites(model, sites)
     call = Call.of(model, inputs)
     task = Task(
         model, board, plan, wanted, Chosen.of(where, positions), head_numbers(heads), reduction_of(reduce),
