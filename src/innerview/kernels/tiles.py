@@ -27,7 +27,9 @@ def tiles(
     capacity: Any,
     RULE: tl.constexpr,
     BEST: tl.constexpr,
+    LEAST: tl.constexpr,
     PRECISION: tl.constexpr,
+    IS_WIDENED: tl.constexpr,
     IS_EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     FEATURES: tl.constexpr,
@@ -49,6 +51,8 @@ def tiles(
         counts: Codes that were found in each row, those without a slot too, int32, shape [n_rows]. It starts at 0.
         RULE: `above`, `behind`, `at_least` (a row's own cut), `largest` (the best of each row of the tile), and screens, which keep what may
             be a code: `upper` (above), `from_cut` (at least a row's cut), `best_upper` (the best upper bounds).
+        LEAST: What is not above it rounds to 0 in the weight's own format, and is no code.
+        IS_WIDENED: Whether products are taken of float32: Triton's interpreter has no bf16 ones.
         BEST: How many of each row of the tile `largest` and `best_upper` keep.
     """
     row_tiles = tl.cdiv(n_rows, ROWS)
@@ -78,6 +82,9 @@ def tiles(
         else:
             left = tl.load(from_x, mask=(depth < d - start)[None, :], other=0.0)
             right = tl.load(from_weight, mask=(depth < d - start)[:, None], other=0.0)
+        if IS_WIDENED:
+            left = left.to(tl.float32)
+            right = right.to(tl.float32)
         total = tl.dot(left, right, total, input_precision=PRECISION)
         from_x += DEPTH
         from_weight += DEPTH
@@ -129,8 +136,7 @@ def tiles(
             rest = tl.where(column[None, :] == place[:, None], 0.0, rest)
     else:
         if RULE != "upper" and RULE != "from_cut":
-            # What rounds to 0 in the weight's own format is no code; one row's cut chooses before that rounding.
-            keep = keep & ((RULE == "at_least") | (value.to(weight.dtype.element_ty).to(tl.float32) > 0))
+            keep = keep & (value > LEAST)
         is_one = keep.to(tl.int32)
         found = tl.sum(is_one, axis=1)
         base = tl.atomic_add(counts + row, found, mask=is_row & (found > 0))

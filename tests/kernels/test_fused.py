@@ -1,0 +1,49 @@
+"""Triton's programs against the reference, in Triton's interpreter, which needs a process of its own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from innerview.kernels import fused
+from innerview.kernels.path import Task
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = ("fused_cases.py",)
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="THE GPU KERNELS WERE NOT TESTED: Triton is not installed (it has wheels for Linux alone): pip install triton",
+)
+
+
+@needs_triton
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("cases", CASES)
+def test_every_program_gives_in_the_interpreter_what_the_reference_gives(cases: str) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=600"]
+    done = subprocess.run(
+        [*call, str(Path(__file__).with_name(cases))], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and " skipped" not in done.stdout
+
+
+def task(dtype: torch.dtype = torch.float32, device: str = "cpu") -> Task:
+    return Task(8, 16, 4, dtype, device, "Above")
+
+
+def test_without_a_gpu_the_fused_path_says_why_it_cannot() -> None:
+    said = fused.FUSED.refusal(task())
+    assert said in ("Triton is not installed", "Triton's programs run on cuda, not on cpu")
+    assert "float32 at most" in str(fused.FUSED.refusal(task(torch.float64, "cuda")))
+
+
+def test_importing_the_fused_path_imports_no_triton() -> None:
+    code = "import sys, innerview.kernels.fused; assert 'triton' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
