@@ -33,7 +33,7 @@ _HOMES = {
     "ReLU": "dictionaries.architectures",
     "TopK": "dictionaries.architectures",
     "Weights": "dictionaries.weights",
-    "Splice": "dictionaries.splicing",
+    "Splice": "dictionaries.nodes",
     "spliced": "dictionaries.splicing",
     "DictionarySpec": "dictionaries.training.settings",
     "DictionaryTraining": "dictionaries.training.result",

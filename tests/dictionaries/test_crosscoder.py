@@ -6,7 +6,7 @@ from torch import Tensor
 
 import innerview as iv
 from innerview.errors import DictionaryError, EditError, RecipeError
-from tests.networks import ids, opened, ragged
+from tests.networks import blocks, ids, opened, ragged
 
 SITES = ("blocks.0.resid", "blocks.2.resid")
 N, WIDTH, LAYERS = 40, 32, 3
@@ -205,6 +205,88 @@ def test_a_clamped_feature_changes_every_layer_that_it_writes_into(architecture:
     alone = iv.capture(model, x, "blocks.2.mlp.out", edits=[edits[0]])["blocks.2.mlp.out"].double()
     change = delta @ own.weights.decoders[1, 2].double() / 0.5
     torch.testing.assert_close(found["blocks.2.mlp.out"].double(), alone + change, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_spliced_in_with_its_errors_the_forward_is_what_it_was(has_gradients: bool) -> None:
+    own, model, x = transcoder(), opened("llama"), ids(2, 4)
+    acts = iv.capture(model, x, [*own.sites, *own.sites_out])
+    with torch.set_grad_enabled(has_gradients):
+        plain = model.module(x).logits
+        with iv.spliced(model, own) as splice:
+            found = model.module(x).logits
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    made = own.decode(own.encode(acts))
+    for layer, codes in enumerate(own.encode(acts)):
+        torch.testing.assert_close(splice.codes[layer], codes.dense(), atol=1e-5, rtol=1e-5)
+        site = own.sites_out[layer]
+        torch.testing.assert_close(splice.error[layer], acts[site] - made[site], atol=1e-5, rtol=1e-5)
+
+
+def replacing(model: iv.Model, own: iv.CrossLayerTranscoder, x: Tensor, more: Tensor | None = None, errors: bool = False) -> Tensor:  # fmt: skip
+    """Logits with hooks of our own that write each layer's sum, `more` being added to the first layer's codes."""
+    read: dict[int, Tensor] = {}
+    codes: dict[int, Tensor] = {}
+    weights = own.weights
+
+    def reads(layer: int) -> object:
+        return lambda module, args: read.__setitem__(layer, args[0])
+
+    def writes(layer: int) -> object:
+        def hook(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
+            pre = read[layer] * 0.5 @ weights.encoders[layer].T + weights.encoder_biases[layer]
+            codes[layer] = pre.relu()
+            rows = [codes[s] @ weights.decoders[s, layer] for s in range(layer + 1)]
+            made = (sum(rows) + weights.decoder_biases[layer]) / 0.5  # type: ignore[operator]
+            if not errors:
+                return made
+            new = output
+            return new if more is None else new + more @ weights.decoders[0, layer] / 0.5
+
+        return hook
+
+    handles = []
+    for layer, block in enumerate(blocks(model.module)):
+        handles.append(block.mlp.register_forward_pre_hook(reads(layer)))
+        handles.append(block.mlp.register_forward_hook(writes(layer)))
+    logits = model.module(x).logits
+    for handle in handles:
+        handle.remove()
+    return logits
+
+
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_without_its_errors_each_layer_writes_what_the_layers_so_far_make(has_gradients: bool) -> None:
+    own, model, x = transcoder(), opened("llama"), ids(2, 4)
+    with torch.no_grad():
+        expected = replacing(model, own, x)
+    with torch.set_grad_enabled(has_gradients), iv.spliced(model, own, error=False) as splice:
+        found = model.module(x).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert splice.error == [None] * LAYERS and (expected - model.module(x).logits).abs().max() > 0.1
+
+
+def test_an_early_features_gradient_counts_what_it_writes_into_every_later_layer() -> None:
+    own, model, x = transcoder(), opened("llama"), ids(2, 4)
+    with iv.spliced(model, own) as splice:
+        number = model.module(x).logits[:, -1, 7].sum()
+        found = splice.gradients(number)
+    first = torch.zeros(2, 4, N, requires_grad=True)
+    (expected,) = torch.autograd.grad(replacing(model, own, x, first, errors=True)[:, -1, 7].sum(), first)
+    torch.testing.assert_close(found[0].codes, expected, atol=1e-5, rtol=1e-4)
+    told = iv.attribute_features(model, own, x, lambda logits: logits[:, -1, 7], progress=False)
+    torch.testing.assert_close(told.features[0].dense(), splice.codes[0].detach() * expected, atol=1e-5, rtol=1e-4)
+    assert told.sites == list(own.sites_out)
+    with pytest.raises(iv.MetricError, match=r"use iv.GradientTimesActivation\(\)"):
+        iv.attribute_features(model, own, x, lambda logits: logits[:, -1, 7], iv.IntegratedGradients())
+
+
+def test_a_crosscoder_is_not_spliced_in_and_says_what_to_do_instead() -> None:
+    own, model = crosscoder(), opened("llama")
+    with pytest.raises(DictionaryError, match=r"crosscoder.on\(acts\).clamp"), iv.spliced(model, own):  # type: ignore[arg-type]
+        pass
+    with pytest.raises(DictionaryError, match="known when its last site has fired"):
+        iv.attribute_features(model, [own], ids(1, 3), lambda logits: logits[:, -1, 7])  # type: ignore[list-item]
 
 
 def test_what_is_no_cross_layer_transcoder_is_refused() -> None:

@@ -15,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.dictionaries.codes import Codes
+from innerview.dictionaries.cross_layer import CrossLayerTranscoder
 from innerview.dictionaries.dictionary import Dictionary
-from innerview.dictionaries.splicing import Gradients, Node, Splice, SplicedIn, listed
+from innerview.dictionaries.nodes import Gradients, Node, Splice
+from innerview.dictionaries.splicing import listed, splice_of
 from innerview.errors import MetricError
 from innerview.metrics import Measure
 from innerview.models.model import Model
@@ -55,11 +57,16 @@ class Job:
 
     prompts: Prompts
     measure: Measure
-    dictionaries: list[Dictionary]
+    dictionaries: list[Dictionary] | CrossLayerTranscoder
     where: Where
 
     def run(
-        self, rows: list[int], chosen: Sequence[Dictionary], part: float = 1.0, *, grad: bool = True
+        self,
+        rows: list[int],
+        chosen: Sequence[Dictionary] | CrossLayerTranscoder,
+        part: float = 1.0,
+        *,
+        grad: bool = True,
     ) -> tuple[Tensor, Splice]:
         """The metric of each row, and the nodes of the chosen dictionaries.
 
@@ -69,8 +76,7 @@ class Job:
             part: What their codes and errors are multiplied by.
             grad: Whether to keep the graph.
         """
-        splice = Splice(tuple(Node(one) for one in chosen), is_one=False)
-        edits = [SplicedIn(node, part=part, site=node.dictionary.site_out, where=self.where) for node in splice.nodes]
+        splice, edits = splice_of(chosen, self.where, part=part)
         with torch.set_grad_enabled(grad):
             sites = (*self.measure.sites, self.prompts.output)
             outcome = Outcome.of(self.prompts, self.prompts.run(rows, sites, edits, grad=grad), rows)
@@ -126,6 +132,7 @@ class IntegratedGradients:
     def attribute(self, job: Job, rows: list[int]) -> tuple[Tensor, list[Part]]:
         """The metric of some prompts, shape [rows], and the part of each dictionary."""
         parts, clean = [], None
+        assert not isinstance(job.dictionaries, CrossLayerTranscoder)
         for dictionary in job.dictionaries:
             clean, whole = job.run(rows, [dictionary], grad=False)
             baseline = job.run(rows, [dictionary], 0.0, grad=False)[0]
@@ -297,14 +304,15 @@ def _title(method: Method) -> str:
 
 
 def attribute_features(
-    model: Model, dictionaries: Dictionary | Sequence[Dictionary], prompts: Any, metric: Any,
+    model: Model, dictionaries: Dictionary | Sequence[Dictionary] | CrossLayerTranscoder, prompts: Any, metric: Any,
     method: Method = GradientTimesActivation(), *, where: Where = Where(), batch_size: int = 8, progress: bool = True,
 ) -> FeatureAttributions:  # fmt: skip
     """What of a metric each feature of dictionaries stands for, token by token, and what the dictionaries miss.
 
     Args:
         model: The network; what is attached, and open blocks, are in force.
-        dictionaries: One, or one a site. Several are not summed: what one stands for passes through the later ones too.
+        dictionaries: One, or one a site, or a cross-layer transcoder. Several are not summed: what one stands for passes through the later
+            ones too.
         prompts: A text, a chat, ids, or a list of them.
         metric: As in `sweep`: `logit_difference`, `token_probability`, a Direction, or a function of the last logits [batch, 1, vocab].
         method: `GradientTimesActivation()` or `IntegratedGradients(steps)`.
@@ -312,7 +320,8 @@ def attribute_features(
         batch_size: Rows of a forward at most.
         progress: Whether to show a bar, where it takes longer than a second.
     Raises:
-        MetricError: The metric has no gradient, or the method is no method.
+        MetricError: The metric has no gradient, or the method is no method, or none for a cross-layer transcoder.
+        DictionaryError: It is a crosscoder, whose features are known too late.
     Reference: arXiv:2403.19647, arXiv:1703.01365
     """
     if not isinstance(method, (GradientTimesActivation, IntegratedGradients)):
@@ -321,17 +330,24 @@ def attribute_features(
         )
     if torch.is_inference_mode_enabled():
         raise MetricError("inside torch.inference_mode() there are no gradients; leave the block")
-    given, found = Prompts.of(model, prompts), listed(dictionaries)
+    given, is_layered = Prompts.of(model, prompts), isinstance(dictionaries, CrossLayerTranscoder)
+    if is_layered and isinstance(method, IntegratedGradients):
+        raise MetricError(
+            "integrated gradients take one dictionary's features out at a time, and what a layer of a cross-layer transcoder writes lies in "
+            "the outputs of several; use iv.GradientTimesActivation()"
+        )
+    found = dictionaries if isinstance(dictionaries, CrossLayerTranscoder) else listed(dictionaries)
+    sites = list(found.sites_out) if isinstance(found, CrossLayerTranscoder) else [one.site_out for one in found]
     job = Job(given, Measure.of(model, metric, len(given)), found, where)
     size = len(given) if job.measure.needs_all else max(1, batch_size)
-    ledger = _Ledger(len(found), given)
+    ledger = _Ledger(len(sites), given)
     with bar(len(given), "attributing", "prompt", delay_s=1.0, is_shown=progress) as step:
         for rows in _batches(len(given), size):
             ledger.take(rows, *method.attribute(job, rows))
             step(len(rows))
     words = [given.words(row) for row in range(len(given))] if given.has_tokens else []
     return FeatureAttributions(
-        model.name, [one.site_out for one in found], job.measure.label, method, [given.said(row) for row in range(len(given))],
+        model.name, sites, job.measure.label, method, [given.said(row) for row in range(len(given))],
         words, *ledger.joined(), clean=torch.cat(ledger.clean), baselines=ledger.baselines(),
     )  # fmt: skip
 

@@ -67,6 +67,10 @@ class CrossLayerWeights:
         """Layers that the features of a layer write into, in their order."""
         return tuple(sorted(target for one, target in self.decoders if one == source))
 
+    def sources(self, target: int) -> tuple[int, ...]:
+        """Layers whose features write into a layer, in their order."""
+        return tuple(source for source in range(target + 1) if (source, target) in self.decoders)
+
     def pair(self, source: int, target: int) -> Weights:
         """The weights from one layer to another, as those of a transcoder whose decoder bias is 0."""
         bias = self.decoder_biases[target]
@@ -207,14 +211,18 @@ class CrossLayerTranscoder:
         """
         if len(codes) != self.n_layers:
             raise DictionaryError(f"{len(codes)} codes do not fit {self.n_layers} layers; give those of every layer")
-        undo = self.manifest.normalisation.undo
-        found: dict[str, Tensor] = {}
-        for target, site in enumerate(self.sites_out):
-            sources = [source for source in range(target + 1) if (source, target) in self.weights.decoders]
-            bias = self.weights.decoder_biases[target]
-            parts = [self.pair(source, target).decode(codes[source]) for source in sources]
-            found[site] = sum(parts, start=undo(bias, bias))
-        return found
+        return {site: self.decode_at(target, dict(enumerate(codes))) for target, site in enumerate(self.sites_out)}
+
+    def decode_at(self, target: int, codes: Mapping[int, Codes | Tensor]) -> Float[Tensor, "*tokens d_out"]:
+        """What codes stand for at one layer's output, in the activations' own units.
+
+        Args:
+            target: The layer.
+            codes: Of each layer that writes into it, by its number.
+        """
+        bias = self.weights.decoder_biases[target]
+        parts = [self.pair(source, target).decode(codes[source]) for source in self.weights.sources(target)]
+        return sum(parts, start=self.manifest.normalisation.undo(bias, bias))
 
     def _parts(self, x: Any) -> list[Tensor]:
         if isinstance(x, Activations):

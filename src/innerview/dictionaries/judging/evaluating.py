@@ -15,7 +15,8 @@ from innerview.dictionaries.judging.evaluation import DENSE, Evaluation
 from innerview.dictionaries.judging.figures import Sums
 from innerview.dictionaries.judging.losses import edited_losses, groups, losses
 from innerview.dictionaries.judging.rows import readable_rows
-from innerview.dictionaries.splicing import Node, SplicedIn
+from innerview.dictionaries.nodes import Node
+from innerview.dictionaries.splicing import SplicedIn
 from innerview.edits import Replace
 from innerview.errors import DictionaryError
 from innerview.models.model import Model
