@@ -18,12 +18,19 @@ def value_keys(values: Float[Tensor, "codes"]) -> Int[Tensor, "codes"]:
     return torch.where(bits < 0, -1 - (bits & 0x7FFFFFFF), bits) + (1 << 31)
 
 
-def random_keys(seen: Seen, seed: int) -> Int[Tensor, "codes"]:
-    """Keys that look random and hang on token, feature and seed alone, so that a draw does not hang on how the corpus was cut."""
-    x = seen.places * seen.n_features + seen.features + seed * 0x9E3779B97F4A7C
+def mixed(x: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """Numbers that look random, the same for the same ones: SplitMix64's last 40 bits.
+
+    Reference: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014)
+    """
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
         x = (x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))) * factor
     return (x ^ ((x >> 31) & ((1 << 33) - 1))) & ((1 << KEY_BITS) - 1)
+
+
+def random_keys(seen: Seen, seed: int) -> Int[Tensor, "codes"]:
+    """Keys that hang on token, feature and seed alone, so that a draw does not hang on how the corpus was cut."""
+    return mixed(seen.places * seen.n_features + seen.features + (seed + 1) * 0x9E3779B97F4A7C)
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from innerview.features.corpus import checked_dictionary, reads_bos
 from innerview.features.nearest import nearest
 from innerview.features.on_text import OnText, feature_on_text
 from innerview.features.statistics import FeatureStatistics, feature_statistics
-from innerview.features.view import FeatureView, Histogram, Label
+from innerview.features.view import FeatureView, Histogram, Label, Partner
 from innerview.features.words import Readout, readout_of, words_of
 from innerview.models.model import Model
 from innerview.shows import ShowsItself
@@ -57,10 +57,7 @@ class Dashboard(ShowsItself):
             promoted, suppressed = words_of(self.model, self._readout, row, WORDS)
         else:
             notes.append(f"words promoted and suppressed were not read: {self._readout}")
-        near = tuple(
-            replace(one, text=self.labels[one.index].text if one.index in self.labels else "")
-            for one in nearest(self.dictionary.weights.decoder, number, NEAREST)
-        )
+        near = self._named(nearest(self.dictionary.weights.decoder, number, NEAREST))
         own = self.statistics
         told: dict[str, Any] = {"promoted": promoted, "suppressed": suppressed, "nearest": near}
         told |= {"label": self.labels.get(number), "source": self}
@@ -75,8 +72,15 @@ class Dashboard(ShowsItself):
             notes.append("a special token at the front of a text does not count")
         return FeatureView(
             *names, own.n_tokens, int(own.spread.count[number]), own.histogram(number), own.quantiles(number),
-            own.stretches(self.model, number), bos=own.bos, notes=tuple(notes), **told,
+            own.stretches(self.model, number), together=self._named(own.partners(number)), neurons=own.correlated(number),
+            fired_on=own.fired_on(self.model, number), bos=own.bos, notes=tuple(notes), **told,
         )  # fmt: skip
+
+    def _named(self, partners: tuple[Partner, ...]) -> tuple[Partner, ...]:
+        """Features with their labels."""
+        return tuple(
+            replace(one, text=self.labels[one.index].text) if one.index in self.labels else one for one in partners
+        )
 
     def on_text(self, feature: int, prompt: Any) -> OnText:
         """One feature at each token of a text; see `iv.feature_on_text`."""

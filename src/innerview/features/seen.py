@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from innerview.features.tallies import ordered
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -16,6 +18,7 @@ class Seen:
         places: Its token, counted through the corpus, shape [codes].
         rows: The row of its token, shape [codes].
         values: Its value, float32, shape [codes].
+        by_token: Places in these tensors in the order of the tokens, and of the features at each, shape [codes].
         n_features: Features of the dictionary.
         n_tokens: Tokens of the chunk that count.
     """
@@ -24,6 +27,7 @@ class Seen:
     places: Int[Tensor, "codes"]
     rows: Int[Tensor, "codes"]
     values: Float[Tensor, "codes"]
+    by_token: Int[Tensor, "codes"]
     n_features: int
     n_tokens: int
 
@@ -32,9 +36,11 @@ class Seen:
         cls, features: Tensor, places: Tensor, rows: Tensor, values: Tensor, n_features: int, n_tokens: int
     ) -> "Seen":
         """The same from codes that are sorted by token."""
-        by_feature = features.sort(stable=True)
-        order = by_feature.indices
-        return cls(by_feature.values, places[order], rows[order], values.float()[order], n_features, n_tokens)
+        order = ordered(features)
+        by_token = torch.empty_like(order)
+        by_token[order] = torch.arange(len(order), device=order.device)
+        sorted_ = (one[order] for one in (features, places, rows, values.float()))
+        return cls(*sorted_, by_token, n_features, n_tokens)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -70,7 +70,8 @@ class Spread:
         most = (self.most if features is None else self.most[features]).double().cpu()
         counted = bins.long().cumsum(1).cpu()
         count = counted[:, -1]
-        target = q * count.double()
+        # The rank of the quantile among values that lie in the middle of their part of the bin.
+        target = q * (count - 1).clamp(min=0).double() + 0.5
         at = (counted.double() < target[:, None]).sum(dim=1).clamp(max=BINS - 1)[:, None]
         inside = bins.long().cpu().gather(1, at)[:, 0].double()
         below = counted.gather(1, at)[:, 0].double() - inside

@@ -3,7 +3,9 @@
 Reference: https://transformer-circuits.pub/2023/monosemantic-features (examples by quantile)
 """
 
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,24 +13,28 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from innerview.capturing import capture
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.best import Best, random_keys, value_keys
 from innerview.features.corpus import Corpus, checked_dictionary, reads_bos
-from innerview.features.examples import Drawn, stretches_of
-from innerview.features.seen import Seen
+from innerview.features.examples import stretches_of
+from innerview.features.kept import Kept
+from innerview.features.neurons import MOST_UNASKED, neuron_site
+from innerview.features.passing import Pass
+from innerview.features.profile import Profile
+from innerview.features.resuming import Saver, fingerprint
 from innerview.features.spread import Spread
-from innerview.features.view import Histogram, Stretch
+from innerview.features.together import Partners
+from innerview.features.view import FiredOn, Histogram, Partner, Stretch
 from innerview.models.model import Model
+from innerview.models.text import token_word
 from innerview.progress import progress as bar
 
 CHUNK_TOKENS = 8192
 # Codes kept of each feature: the strongest, one a row, and a uniform draw of all, whose ranks are true quantiles.
 TOP, SAMPLE = 16, 32
-BEFORE, BEHIND = 23, 8
-QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 MOST_BINS = 40
+PARTNERS, TOKENS = 10, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +45,33 @@ class FeatureStatistics:
         model: The network's name.
         dictionary: The dictionary in a line.
         site: Site that was read.
-        corpus: What was read.
         spread: Counts, and how activations are spread.
         top: The strongest activation of each of a few rows.
         sample: A uniform draw of all activations.
+        together: Features that are active at the same tokens, by PMI; None where they were not counted.
+        profile: Tokens that features are most often active on; None where they were not counted.
+        neurons: Neurons of the same layer that go with each, by correlation; None where they were not counted.
         bos: Whether the first special token of each text counted.
+        n_texts: Texts that were given.
+        n_twice: Rows that were left out because another is the same.
         is_whole: Whether the whole corpus was read; False when an interrupt came first.
+        corpus: What was read; None where the statistics were read from a file.
     """
 
     model: str
     dictionary: str
     site: str
-    corpus: Corpus = field(repr=False)
     spread: Spread = field(repr=False)
-    top: Best = field(repr=False)
-    sample: Best = field(repr=False)
+    top: Kept = field(repr=False)
+    sample: Kept = field(repr=False)
+    together: Partners | None = field(default=None, repr=False)
+    profile: Profile | None = field(default=None, repr=False)
+    neurons: Partners | None = field(default=None, repr=False)
     bos: bool = False
+    n_texts: int = 0
+    n_twice: int = 0
     is_whole: bool = True
+    corpus: Corpus | None = field(default=None, repr=False)
 
     @property
     def n_features(self) -> int:
@@ -70,20 +86,19 @@ class FeatureStatistics:
     @property
     def density(self) -> Tensor:
         """Share of the tokens at which each feature was active, shape [n_features]."""
-        return self.spread.count.double().cpu() / max(1, self.n_tokens)
+        return self.spread.count.double() / max(1, self.n_tokens)
 
     def frame(self) -> pd.DataFrame:
-        """One row a feature: tokens, density, mean, median and largest activation."""
-        count = self.spread.count.cpu()
-        active = count.clamp(min=1)
+        """One row a feature: tokens at which it was active, their share, and its mean, median and largest activation."""
+        count = self.spread.count
         blank = torch.where(count > 0, 1.0, torch.nan)
         return pd.DataFrame(
             {
                 "n_active": count.numpy(),
                 "density": self.density.numpy(),
-                "mean": (self.spread.total.cpu() / active * blank).numpy(),
+                "mean": (self.spread.total / count.clamp(min=1) * blank).numpy(),
                 "median": self.spread.quantile(0.5).numpy(),
-                "max": (self.spread.most.cpu().clamp(min=-3e38) * blank).numpy(),
+                "max": (self.spread.most.clamp(min=-3e38) * blank).numpy(),
             },
             index=pd.RangeIndex(self.n_features, name="feature"),
         )
@@ -94,14 +109,16 @@ class FeatureStatistics:
         if not count:
             return {}
         if count <= self.sample.k:
-            values = self.sample.values[feature][self.sample.keys[feature] >= 0].double().cpu().numpy()
+            values = self.sample.activations(feature)
             return {q: float(np.quantile(values, q)) for q in QUANTILES}
-        chosen = torch.tensor([feature], device=self.spread.bins.device)
-        return {q: float(self.spread.quantile(q, chosen)) for q in QUANTILES}
+        chosen = torch.tensor([feature])
+        return {q: float(self.spread.quantile(q, chosen)) for q in QUANTILES[:-1]} | {
+            1.0: float(self.spread.most[feature])
+        }
 
     def histogram(self, feature: int) -> Histogram:
         """How a feature's activations are spread, empty ends left out."""
-        counts, edges = self.spread.bins[feature].long().cpu().numpy(), self.spread.edges().numpy()
+        counts, edges = self.spread.bins[feature].long().numpy(), self.spread.edges().numpy()
         filled = np.flatnonzero(counts)
         zero = self.n_tokens - int(self.spread.count[feature])
         if not len(filled):
@@ -115,18 +132,34 @@ class FeatureStatistics:
 
     def stretches(self, model: Model, feature: int) -> tuple[Stretch, ...]:
         """Examples: the strongest of all, then by true quantile downward, no window twice."""
-        return stretches_of(
-            model, self.corpus, _drawn(self.top, feature), _drawn(self.sample, feature), self.quantiles(feature)
+        return stretches_of(model, self.top.drawn(feature), self.sample.drawn(feature), self.quantiles(feature))
+
+    def partners(self, feature: int) -> tuple[Partner, ...]:
+        """Features that are active at the same tokens, by PMI in nats."""
+        return _listed(self.together, feature)
+
+    def correlated(self, feature: int) -> tuple[Partner, ...]:
+        """Neurons of the same layer that go with it, by correlation."""
+        return _listed(self.neurons, feature)
+
+    def fired_on(self, model: Model, feature: int) -> tuple[FiredOn, ...]:
+        """Tokens that it was most often active on."""
+        if self.profile is None:
+            return ()
+        columns = (self.profile.ids, self.profile.counts, self.profile.means)
+        rows = zip(*(column[feature].tolist() for column in columns), strict=True)
+        active = max(1, int(self.spread.count[feature]))
+        return tuple(
+            FiredOn(i, token_word(model.tokenizer, i), n, n / active, mean) for i, n, mean in rows if i >= 0 and n > 0
         )
 
 
-def _drawn(best: Best, feature: int) -> list[Drawn]:
-    """What is held of a feature, the strongest first."""
-    held = (best.keys[feature] >= 0).nonzero()[:, 0]
-    values = best.values[feature][held]
-    held = held[values.argsort(descending=True, stable=True)]
-    places, around = best.places[feature][held].tolist(), best.around[feature][held].cpu().numpy()
-    return [Drawn(place, window, best.before) for place, window in zip(places, around, strict=True)]
+def _listed(partners: Partners | None, feature: int) -> tuple[Partner, ...]:
+    if partners is None:
+        return ()
+    columns = (partners.indices, partners.values, partners.counts)
+    rows = zip(*(column[feature].tolist() for column in columns), strict=True)
+    return tuple(Partner(index, value, n) for index, value, n in rows if index >= 0)
 
 
 def feature_statistics(
@@ -136,11 +169,15 @@ def feature_statistics(
     *,
     top: int = TOP,
     sample: int = SAMPLE,
+    together: bool = True,
+    tokens: bool = True,
+    neurons: bool | None = None,
     seed: int = 0,
     chunk_tokens: int = CHUNK_TOKENS,
+    folder: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> FeatureStatistics:
-    """What a corpus shows of every feature: how often, how strongly, where.
+    """What a corpus shows of every feature: how often, how strongly, where, with what.
 
     Each row is read once and encoded once. Rows that are the same are read once; a BOS token counts only where the dictionary's manifest
     says that it was trained on it. What is held does not grow with the corpus, its ids aside. An interrupt leaves what was read by then.
@@ -151,11 +188,15 @@ def feature_statistics(
         corpus: Texts, chats, or rows of ids.
         top: Strongest examples that are kept of each feature.
         sample: Activations that are drawn of each feature, uniformly.
+        together: Count which features are active at the same tokens.
+        tokens: Count which tokens each feature is active on.
+        neurons: Correlate with the neurons of the same layer; where features × neurons are few when None.
         seed: Of the draw.
         chunk_tokens: Tokens of one forward.
+        folder: Where what was counted is kept now and then, so that the same call goes on behind a stop.
         progress: Show how far it is; after two seconds when None.
     Raises:
-        FeatureError: The dictionary is none, or does not fit the network.
+        FeatureError: The dictionary is none, or the folder is of another pass.
         TextError: The corpus cannot be read.
     """
     own = checked_dictionary(dictionary)
@@ -164,41 +205,58 @@ def feature_statistics(
             raise FeatureError(f"{name} is a whole number from 1, not {given!r}")
     bos = reads_bos(own)
     read = Corpus.of(model, corpus, reads_bos=bos)
-    device, n = own.weights.encoder.device, own.n_features
-    made = FeatureStatistics(
-        model.name, repr(own), own.site, read, Spread.empty(n, device), Best.empty(n, top, BEFORE, BEHIND, device),
-        Best.empty(n, sample, BEFORE, BEHIND, device), bos,
+    site = _neurons(model, own, neurons)
+    vocab = max(model.vocab or 0, int(read.ids.max()) + 1)
+    made = Pass.empty(
+        own.n_features, own.weights.encoder.device, top=top, sample=sample, together=together, vocab=vocab if tokens else None, neurons=site is not None
     )  # fmt: skip
     groups = read.groups(chunk_tokens)
+    asked = (top, sample, together, tokens, site, seed, chunk_tokens)
+    saver = None if folder is None else Saver(Path(folder), fingerprint(model, own, read, asked))
+    if saver is not None:
+        saver.restore(made)
+    is_whole = True
     try:
         with torch.no_grad(), bar(
             read.n_rows, "features", "row", delay_s=0.0 if progress else 2.0, is_shown=progress is not False
         ) as step:  # fmt: skip
-            for group in groups:
-                _count(made, seen_in(model, own, read, group), seed)
+            step(sum(map(len, groups[: made.done])))
+            for group in groups[made.done :]:
+                made.read(model, own, read, group, seed, site)
                 step(len(group))
+                if saver is not None:
+                    saver.save_sometimes(made)
     except KeyboardInterrupt:
-        return replace(made, is_whole=False)
-    return made
+        is_whole = False
+    if saver is not None:
+        saver.save(made)
+    return _finished(
+        made, read, model=model.name, dictionary=repr(own), site=own.site, bos=bos, is_whole=is_whole
+    )  # fmt: skip
 
 
-def seen_in(model: Model, dictionary: Dictionary, corpus: Corpus, group: list[int]) -> Seen:
-    """The codes of some rows, from one forward and one encode."""
-    rows = [corpus.row(number) for number in group]
-    acts = capture(model, rows, dictionary.site, hermetic=True, batch_size=len(rows), progress=False)
-    codes = dictionary.encode(acts)
-    device, width = codes.tokens.device, codes.shape[1]
-    numbers = torch.tensor(group, device=device)[codes.tokens // width]
-    places = corpus.starts.to(device)[numbers] + codes.tokens % width
-    counts = corpus.is_read.to(device)[places]
-    read = sum(
-        int(corpus.is_read[int(corpus.starts[number]) : int(corpus.starts[number + 1])].sum()) for number in group
-    )
-    features, values = codes.features[counts], codes.values[counts]
-    return Seen.sorted(features, places[counts], numbers[counts], values, codes.n_features, read)
+def _neurons(model: Model, dictionary: Dictionary, asked: bool | None) -> str | None:
+    """The site of the neurons to correlate with; None for none."""
+    site = None if asked is False else neuron_site(model, dictionary.site)
+    if site is None:
+        if asked:
+            raise FeatureError(f"{model.name} has no neurons at the layer of {dictionary.site!r}; drop neurons=True")
+        return None
+    sizes = model.site(site).sizes
+    is_small = bool(sizes) and sizes[-1] * dictionary.n_features <= MOST_UNASKED
+    return site if asked or is_small else None
 
 
-def _count(made: FeatureStatistics, seen: Seen, seed: int) -> None:
-    made.spread.add(seen)
-    made.top.offer(seen, value_keys(seen.values), seen.peaks())
-    made.sample.offer(seen, random_keys(seen, seed))
+def _finished(made: Pass, corpus: Corpus, **told: Any) -> FeatureStatistics:
+    """What a pass leaves, on the CPU."""
+    spread = Spread(
+        made.spread.count.cpu(), made.spread.total.cpu().double(), made.spread.most.cpu(), made.spread.bins.cpu(),
+        made.spread.floor, made.spread.n_tokens,
+    )  # fmt: skip
+    return FeatureStatistics(
+        spread=spread, top=Kept.of(made.top, corpus), sample=Kept.of(made.sample, corpus),
+        together=None if made.together is None else made.together.partners(PARTNERS),
+        profile=None if made.profiling is None else made.profiling.profile(TOKENS),
+        neurons=None if made.correlating is None else made.correlating.partners(PARTNERS),
+        n_texts=corpus.n_texts, n_twice=corpus.n_twice, corpus=corpus, **told,
+    )  # fmt: skip
