@@ -10,7 +10,7 @@ import innerview as iv
 
 NAMES = [
     "Dashboard", "dashboard", "FeatureError", "FeatureStatistics", "feature_statistics", "FeatureView", "OnText", "feature_on_text",
-    "Page", "page",
+    "Page", "page", "Attention",
     "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
     "ActiveSubspace",
     "TanhJumpReLU",

@@ -27,6 +27,8 @@ interface Props {
   rows?: string;
   /** Width of the rows' names in pixels. */
   headWidth?: number;
+  /** Width of a column in pixels. */
+  column?: number;
   rowName?(label: string): string;
   words: string[];
   /** prose: the columns' names are names, whose spaces are spaces. */
@@ -34,10 +36,14 @@ interface Props {
   layers: string[];
   cell(at: At): Cell;
   pinned: At | null;
+  /** A row that is chosen as a whole. */
+  picked?: number;
   strips: Strip[];
   onLook(at: At | null): void;
   onPin(at: At): void;
   onUnpin(): void;
+  /** The columns in sight, when they change. */
+  onSpan?(first: number, last: number): void;
 }
 
 const COLUMN = 74;
@@ -54,8 +60,9 @@ export const layerName = (label: string): string => (/^\d+$/.test(label) ? `laye
 
 /** Layers × tokens, the last layer on top; only the columns in sight are in the document. */
 export function Grid(props: Props) {
-  const { words, layers, pinned, headWidth = HEAD, rows = "layer", rowName = shortName } = props;
+  const { words, layers, pinned, headWidth = HEAD, column = COLUMN, rows = "layer", rowName = shortName } = props;
   const head = headWidth === HEAD ? undefined : { width: `${headWidth}px` };
+  const wide = column === COLUMN ? undefined : { width: `${column}px` };
   const box = useRef<HTMLDivElement>(null);
   const [span, setSpan] = useState({ left: 0, width: WIDE });
   const [focus, setFocus] = useState<At>({ layer: layers.length - 1, pos: words.length - 1 });
@@ -90,7 +97,7 @@ export function Grid(props: Props) {
     wanted.current = true;
     setFocus(next);
     const el = box.current;
-    if (el) scrollTo(el, next.pos, headWidth);
+    if (el) scrollTo(el, next.pos, headWidth, column);
     measure();
     props.onLook(next);
   };
@@ -106,12 +113,13 @@ export function Grid(props: Props) {
     event.stopPropagation();
   };
 
-  const first = Math.max(0, Math.floor(span.left / COLUMN) - SPARE);
-  const last = Math.min(words.length, Math.ceil((span.left + span.width) / COLUMN) + SPARE);
+  const first = Math.max(0, Math.floor(span.left / column) - SPARE);
+  const last = Math.min(words.length, Math.ceil((span.left + span.width) / column) + SPARE);
   const seen = range(first, last);
+  useEffect(() => props.onSpan?.(first, last), [first, last]);
   // The one Tab stop stays in the document, else the keyboard could not come back to the grid.
   const tab = at.pos >= first && at.pos < last ? at : { layer: at.layer, pos: first };
-  const pad = { width: `${first * COLUMN}px` };
+  const pad = { width: `${first * column}px` };
 
   return (
     <div class="iv-grid-box" ref={box}>
@@ -121,7 +129,7 @@ export function Grid(props: Props) {
         aria-label={props.name}
         aria-rowcount={layers.length + 1}
         aria-colcount={words.length + 1}
-        style={{ width: `${headWidth + words.length * COLUMN}px` }}
+        style={{ width: `${headWidth + words.length * column}px` }}
         onKeyDown={onKey}
         onMouseOver={(event) => {
           const over = place(event.target);
@@ -139,7 +147,7 @@ export function Grid(props: Props) {
           <span class="iv-grid-name" role="columnheader" aria-label={rows} style={head} />
           <span style={pad} />
           {seen.map((pos) => (
-            <span class="iv-grid-word" role="columnheader" aria-colindex={pos + 2} key={pos} title={`token ${pos}`}>
+            <span class="iv-grid-word" role="columnheader" aria-colindex={pos + 2} key={pos} title={`token ${pos}`} style={wide}>
               <Token text={words[pos]!} reading={props.wordReading} />
             </span>
           ))}
@@ -147,7 +155,7 @@ export function Grid(props: Props) {
         {layers.map((_, i) => {
           const layer = layers.length - 1 - i;
           return (
-            <div class="iv-grid-row" role="row" aria-rowindex={i + 2} key={layer}>
+            <div class={layer === props.picked ? "iv-grid-row iv-grid-picked" : "iv-grid-row"} role="row" aria-rowindex={i + 2} aria-selected={props.picked === undefined ? undefined : layer === props.picked} key={layer}>
               <span class="iv-grid-name" role="rowheader" title={readable(layerName(layers[layer]!))} style={head}>
                 {readable(rowName(layers[layer]!))}
               </span>
@@ -166,7 +174,7 @@ export function Grid(props: Props) {
                     aria-colindex={pos + 2}
                     aria-selected={isPinned}
                     aria-label={cell.label}
-                    style={cell.shade}
+                    style={{ ...cell.shade, ...wide }}
                     onFocus={() => props.onLook({ layer, pos })}
                   >
                     <Token text={cell.text} />
@@ -181,7 +189,7 @@ export function Grid(props: Props) {
             <span class="iv-grid-name" style={head}>{strip.label}</span>
             <span style={pad} />
             {seen.map((pos) => (
-              <Bars key={pos} heights={strip.bars(pos)} title={strip.title(pos)} />
+              <Bars key={pos} width={column} heights={strip.bars(pos)} title={strip.title(pos)} />
             ))}
           </div>
         ))}
@@ -190,14 +198,14 @@ export function Grid(props: Props) {
   );
 }
 
-function Bars({ heights, title }: { heights: number[]; title: string }) {
-  const width = (COLUMN - 10) / Math.max(heights.length, 1);
+function Bars({ heights, title, width: column }: { heights: number[]; title: string; width: number }) {
+  const width = (column - 10) / Math.max(heights.length, 1);
   const gap = width > 3 ? 1 : 0;
   const path = heights
     .map((height, i) => `M${(4 + i * width).toFixed(1)} ${BAR}v${(-Math.max(height * BAR, 0.5)).toFixed(1)}h${(width - gap).toFixed(1)}V${BAR}z`)
     .join("");
   return (
-    <svg class="iv-bars" width={COLUMN} height={BAR + 2}>
+    <svg class="iv-bars" width={column} height={BAR + 2}>
       <title>{title}</title>
       <path d={path} />
     </svg>
@@ -241,9 +249,9 @@ function move(key: string, at: At, layers: number, words: number): At | undefine
   }
 }
 
-function scrollTo(box: HTMLElement, pos: number, head: number): void {
-  const left = pos * COLUMN;
+function scrollTo(box: HTMLElement, pos: number, head: number, column: number): void {
+  const left = pos * column;
   const room = (box.clientWidth || WIDE) - head;
   if (left < box.scrollLeft) box.scrollLeft = left;
-  else if (left + COLUMN > box.scrollLeft + room) box.scrollLeft = left + COLUMN - room;
+  else if (left + column > box.scrollLeft + room) box.scrollLeft = left + column - room;
 }

@@ -1,5 +1,5 @@
 import { useRef, useState } from "preact/hooks";
-import { diverging, type Theme } from "./colour";
+import { diverging, type Shade, type Theme } from "./colour";
 import { visible } from "./glyphs";
 import { digits } from "./numbers";
 import { Token } from "./token";
@@ -17,10 +17,17 @@ interface Props {
   /** Tokens that begin a new text, and so a new line. */
   starts?: number[];
   onLook(index: number | null): void;
+  /** A token chosen by a click or Enter, and the one that is. */
+  onPick?(index: number): void;
+  picked?: number;
+  /** Other shades than those of signed values. */
+  shade?(value: number): Shade;
+  /** What `aria-label` says of a value. */
+  said?(value: number): string;
 }
 
 /** Text whose tokens are shaded by signed values; one Tab stop, arrow keys inside. */
-export function Shaded({ label, words, values, most, theme, unit, soft = 0, starts = [], onLook }: Props) {
+export function Shaded({ label, words, values, most, theme, unit, soft = 0, starts = [], onLook, ...more }: Props) {
   const [at, setAt] = useState(0);
   const box = useRef<HTMLDivElement>(null);
   const focus = Math.min(at, words.length - 1);
@@ -30,6 +37,12 @@ export function Shaded({ label, words, values, most, theme, unit, soft = 0, star
     box.current?.querySelector<HTMLElement>(`[data-i="${next}"]`)?.focus();
   };
   const onKey = (event: KeyboardEvent) => {
+    if (more.onPick && (event.key === "Enter" || event.key === " ")) {
+      more.onPick(focus);
+      event.preventDefault();
+      event.stopPropagation();
+      return;
+    }
     const to = { ArrowLeft: focus - 1, ArrowRight: focus + 1, Home: 0, End: words.length - 1 }[event.key];
     if (to === undefined) return;
     go(to);
@@ -46,6 +59,12 @@ export function Shaded({ label, words, values, most, theme, unit, soft = 0, star
       onKeyDown={onKey}
       onMouseOver={(event) => onLook(index(event.target))}
       onMouseLeave={() => onLook(null)}
+      onClick={(event) => {
+        const chosen = index(event.target);
+        if (chosen === null || !more.onPick) return;
+        setAt(chosen);
+        more.onPick(chosen);
+      }}
     >
       {words.map((word, i) => {
         const value = values[i] ?? NaN;
@@ -54,14 +73,14 @@ export function Shaded({ label, words, values, most, theme, unit, soft = 0, star
           i > 0 && starts.includes(i) && <br key={`line ${i}`} />,
           <span
             key={i}
-            class={["iv-shaded", i < soft && !known ? "iv-prompt-part" : "", i === soft && soft > 0 ? "iv-written" : ""].filter(Boolean).join(" ")}
+            class={["iv-shaded", i < soft && !known ? "iv-prompt-part" : "", i === soft && soft > 0 ? "iv-written" : "", i === more.picked ? "iv-picked" : ""].filter(Boolean).join(" ")}
             role="option"
-            aria-selected={i === focus}
-            aria-label={`${visible(word)} ${known ? `${digits(value, true)} ${unit}` : ""}`}
+            aria-selected={i === (more.picked ?? focus)}
+            aria-label={`${visible(word)} ${known ? (more.said?.(value) ?? `${digits(value, true)} ${unit}`) : ""}`}
             data-i={i}
             data-lm-suppress-shortcuts="true"
             tabIndex={i === focus ? 0 : -1}
-            style={known ? diverging(value / most, theme) : {}}
+            style={known ? (more.shade?.(value) ?? diverging(value / most, theme)) : {}}
             onFocus={() => onLook(i)}
           >
             <Token text={word} reading="prose" />

@@ -95,6 +95,7 @@ _HOMES = {
     "FeatureMap": "widgets.feature_map",
     "FeaturePage": "widgets.feature_page",
     "LogitLens": "widgets.logit_lens",
+    "Attention": "widgets.attention",
     "Page": "widgets.pages",
     "page": "widgets.pages",
     "Steer": "widgets.steer",

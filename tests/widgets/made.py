@@ -43,6 +43,10 @@ def patch_grid(world: World) -> Any:
     return iv.patch_grid(world.model, [world.ids] * 2, [other] * 2, metric=metric, progress=False).widget()
 
 
+def attention(world: World) -> Any:
+    return iv.Attention(world.model, world.ids)
+
+
 def token_strip(world: World) -> Any:
     words = world.texts[:400]
     values = [[float(i % 5 - 2) for i in range(len(words))], [0.5] * len(words)]
@@ -57,6 +61,7 @@ def steer(world: World) -> Any:
 
 
 MADE: dict[str, Callable[[World], Any]] = {
+    "attention": attention,
     "logit_lens": logit_lens,
     "patch_grid": patch_grid,
     "token_strip": token_strip,

@@ -18,6 +18,7 @@ from innerview.errors import WidgetError
 
 STATIC = Path(__file__).with_name("static")
 BUNDLES = (
+    "attention",
     "feature_browser",
     "feature_map",
     "feature_page",
