@@ -8,9 +8,10 @@ import os
 import pytest
 import torch
 
-from innerview.kernels import fused, reference
-from innerview.kernels.rules import Above, Behind, Encoder, Rule, Sparse
+from innerview.kernels import fused, largest, reference
+from innerview.kernels.rules import Above, Behind, Encoder, Largest, Rule, Sparse
 from innerview.kernels.slots import Slots
+from innerview.kernels.sums import summed
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -28,6 +29,7 @@ def encoder(m: int, d: int, dtype: torch.dtype, rule: str) -> Encoder:
     rules: dict[str, Rule] = {
         "relu": Above(),
         "jump": Above(whole(m, most=4).to(DEVICE, dtype)),
+        "largest": Largest(5),
         "gated": Behind(*(one.to(DEVICE, dtype) for one in (whole(m), whole(m).abs() + 1, whole(m)))),
     }
     return Encoder(whole(m, d).to(DEVICE, dtype), whole(m).to(DEVICE, dtype), rules[rule])
@@ -41,7 +43,7 @@ def assert_same(got: Sparse, wanted: Sparse) -> None:
     assert torch.equal(got.values, wanted.values)
 
 
-@pytest.mark.parametrize("rule", ["relu", "jump", "gated"])
+@pytest.mark.parametrize("rule", ["relu", "jump", "gated", "largest"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_codes_are_the_references_to_the_last_bit_where_sums_are_exact(
@@ -111,3 +113,61 @@ def test_a_view_that_is_not_contiguous_gives_the_same() -> None:
     one = encoder(20, 6, torch.float32, "jump")
     wide = whole(5, 12).to(DEVICE)
     assert_same(fused.encode(one, wide[:, ::2]), reference.encode(one, wide[:, ::2].contiguous()))
+
+
+@pytest.mark.parametrize("k", [1, 2, 31, 32, 33, 100, 200])
+def test_the_k_largest_are_the_references_with_ties_at_the_kth(k: int) -> None:
+    one = encoder(100, 3, torch.float32, "relu")
+    one = Encoder(one.weight, one.bias, Largest(k))
+    x = whole(5, 3).to(DEVICE)
+    assert_same(fused.encode(one, x), reference.encode(one, x))
+
+
+def crowded(k: int) -> tuple[Encoder, torch.Tensor]:
+    """The largest all lie in one tile, and equal ones behind them in others."""
+    weight = torch.ones(100, 1)
+    weight[33:60] = 2.0
+    weight[40:50] = 3.0
+    x = torch.tensor([[1.0], [-1.0], [0.0]])
+    return Encoder(weight.to(DEVICE), torch.zeros(100, device=DEVICE), Largest(k)), x.to(DEVICE)
+
+
+@pytest.mark.parametrize("k", [3, 10, 12, 30])
+def test_a_tile_that_holds_back_more_than_it_gave_is_computed_again(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[int] = []
+    own = largest._again
+    monkeypatch.setattr(largest, "kept_of_a_tile", lambda k, n_tiles, most: 2)
+    monkeypatch.setattr(largest, "_again", lambda *args: again.append(len(args[1])) or own(*args))
+    one, x = crowded(k)
+    assert_same(fused.encode(one, x), reference.encode(one, x))
+    assert again == [1]
+
+
+def test_where_every_tile_gave_what_counts_nothing_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(largest, "_again", lambda *args: pytest.fail("it was computed again"))
+    torch.manual_seed(3)
+    one = Encoder(torch.randn(300, 20).to(DEVICE), torch.zeros(300, device=DEVICE), Largest(10))
+    x = torch.randn(4, 20).to(DEVICE)
+    got, wanted = fused.encode(one, x), reference.encode(one, x)
+    assert torch.equal(got.features, wanted.features)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("d", [1, 17, 70])
+def test_sums_of_the_decoders_rows_are_the_dense_product(d: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(d)
+    dense = whole(6, 30) * (torch.rand(6, 30) < 0.4)
+    dense[2] = 0.0
+    dense[5] = whole(30)
+    decoder = whole(30, d).to(DEVICE, dtype)
+    codes = reference.gathered(dense.to(DEVICE, dtype))
+    got = summed(codes, 6, decoder)
+    assert got.dtype == dtype
+    assert torch.equal(got, (dense.to(DEVICE) @ decoder.float()).to(dtype))
+
+
+def test_no_codes_sum_to_zero_and_no_tokens_to_nothing() -> None:
+    none = reference.gathered(torch.zeros(3, 5, device=DEVICE))
+    decoder = torch.ones(5, 4, device=DEVICE)
+    assert torch.equal(summed(none, 3, decoder), torch.zeros(3, 4, device=DEVICE))
+    assert summed(none, 0, decoder).shape == (0, 4)

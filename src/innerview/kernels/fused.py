@@ -1,56 +1,32 @@
 """Codes in one pass on a GPU: Triton's tiles compare in the product's epilogue and write codes alone, never tokens × features."""
 
-from dataclasses import dataclass
 from math import inf
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from innerview.kernels import largest
 from innerview.kernels.path import Path, Task
 from innerview.kernels.program import is_interpreted, why_not
-from innerview.kernels.rules import Above, Behind, Encoder, Sparse
-from innerview.kernels.slots import Part, Slots, read_out
-from innerview.kernels.tiles import tiles
+from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
+from innerview.kernels.slots import Part, Slots, read_out, room
+from innerview.kernels.tiling import Product
 from innerview.kernels.work import products_a_second
 
 # Tokens of one launch: the slots of more would grow with the tokens.
 BLOCK = 16384
-FIRST_CAPACITY = 256
-# The largest number that rounds to 0: half of the smallest above it.
-ROUNDS_TO_0 = {torch.float32: 0.0, torch.bfloat16: 2.0**-134, torch.float16: 2.0**-25}
+# Slots of a token at first, and words of slots that are held at once when tokens are computed again.
+FIRST_ROOM = 256
+AGAIN = 1 << 26
 # What some launches and one wait for the device take.
 LAUNCHES_S = 1e-4
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Shape of a tile and how it is computed: rows, features, numbers of the width at a time, tiles of rows in a group, warps, stages."""
-
-    rows: int
-    features: int
-    depth: int
-    group: int = 8
-    warps: int = 8
-    stages: int = 3
-
-    @classmethod
-    def of(cls, n_rows: int, dtype: torch.dtype) -> "Tiling":
-        """What is taken for some rows."""
-        if is_interpreted():
-            return cls(16, 32, 16, 2)
-        if n_rows <= 16:
-            return cls(16, 64, 128 if dtype.itemsize == 2 else 64, 1, 4, 4)
-        if n_rows <= 64:
-            return cls(64, 128, 64 if dtype.itemsize == 2 else 32, 1, 4, 4)
-        # float32 products without TF32 run on the ordinary units: their tile lives in registers alone.
-        return cls(128, 256, 64) if dtype.itemsize == 2 else cls(128, 128, 32, 8, 8, 3)
 
 
 def encode(encoder: Encoder, x: Float[Tensor, "tokens d"]) -> Sparse:
     """Codes, as `reference.encode` gives them."""
     starts = list(range(0, max(len(x), 1), BLOCK))
-    return Sparse.joined([_block(encoder, x[start : start + BLOCK].contiguous()) for start in starts], starts)
+    return Sparse.joined([_block(encoder, x[start : start + BLOCK]) for start in starts], starts)
 
 
 def refusal(task: Task) -> str | None:
@@ -71,14 +47,27 @@ FUSED = Path("fused", encode, refusal, seconds, "one pass on the GPU, which neve
 
 
 def _block(encoder: Encoder, x: Tensor) -> Sparse:
-    slots = Slots.empty(len(x), capacity(encoder.n_features), x.device)
+    rule, (product, _) = encoder.rule, prepared(encoder, x)
+    if isinstance(rule, Largest) and rule.k < encoder.n_features:
+        return largest.encode(product, rule.k)
+    slots = Slots.empty(len(x), room(FIRST_ROOM, encoder.n_features), x.device)
     fill(encoder, x, slots)
     return completed(encoder, x, slots)
 
 
-def capacity(n_features: int, wanted: int = FIRST_CAPACITY) -> int:
-    """A power of two, from 16: room for `wanted` codes of a token, or for all features where there are fewer."""
-    return 1 << max(4, (min(wanted, n_features) - 1).bit_length())
+def prepared(encoder: Encoder, x: Tensor) -> tuple[Product, str]:
+    """The product of an encoder and inputs, and the name of the rule in `tiles`."""
+    none = torch.zeros_like(encoder.bias, dtype=torch.float32)
+    match encoder.rule:
+        case Above(threshold=Tensor() as threshold):
+            # One below 0 lets no negative number through.
+            name, by_feature = "above", (threshold.float().clamp(min=0), none, none)
+        case Behind(gate=gate, scale=scale, shift=shift):
+            name, by_feature = "behind", (gate.float(), scale.float(), shift.float())
+        case _:
+            name, by_feature = "above", (none, none, none)
+    weight = encoder.weight.contiguous()
+    return Product(x.contiguous(), weight, encoder.bias.float(), by_feature, weight.dtype), name
 
 
 def fill(encoder: Encoder, x: Float[Tensor, "tokens d"], slots: Slots) -> None:
@@ -86,41 +75,11 @@ def fill(encoder: Encoder, x: Float[Tensor, "tokens d"], slots: Slots) -> None:
 
     Args:
         encoder: What encodes, by a rule under which features do not compete.
-        x: Contiguous.
+        x: In the weight's format, beside it.
         slots: Room, its counts 0.
     """
-    n, m = len(x), encoder.n_features
-    tiling = Tiling.of(n, x.dtype)
-    match encoder.rule:
-        case Above(threshold=threshold):
-            name, by_feature = "above", [encoder.bias.new_zeros(m) if threshold is None else threshold.clamp(min=0)] * 3
-        case Behind(gate=gate, scale=scale, shift=shift):
-            name, by_feature = "behind", [gate, scale, shift]
-    launch(name, encoder, x, [one.float() for one in by_feature], None, slots, tiling)
-
-
-def launch(
-    rule: str,
-    encoder: Encoder,
-    x: Tensor,
-    by_feature: list[Tensor],
-    by_row: Tensor | None,
-    slots: Slots,
-    tiling: Tiling,
-) -> None:
-    """Run the tiles of a rule; the names are those of `tiles`."""
-    n, m = len(x), encoder.n_features
-    if not n or not m:
-        return
-    grid = (-(-n // tiling.rows) * -(-m // tiling.features),)
-    first, second, third = by_feature
-    tiles[grid](
-        x, encoder.weight, encoder.bias.float(), first, second, third, x if by_row is None else by_row, slots.words, slots.counts,
-        n, m, encoder.d, slots.capacity,
-        RULE=rule, BEST=0, LEAST=ROUNDS_TO_0[x.dtype], PRECISION="ieee", IS_WIDENED=is_interpreted(), IS_EVEN=encoder.d % tiling.depth == 0,
-        ROWS=tiling.rows, FEATURES=tiling.features, DEPTH=tiling.depth, GROUP=tiling.group,
-        num_warps=tiling.warps, num_stages=tiling.stages,
-    )  # fmt: skip
+    product, name = prepared(encoder, x)
+    product.fill(name, slots)
 
 
 def completed(encoder: Encoder, x: Tensor, slots: Slots) -> Sparse:
@@ -129,8 +88,9 @@ def completed(encoder: Encoder, x: Tensor, slots: Slots) -> Sparse:
     parts = [Part(slots)]
     most, total = (int(one) for one in torch.stack([counts.max(), counts.sum()]).tolist()) if len(x) else (0, 0)
     if most > slots.capacity:
-        rows = (counts > slots.capacity).nonzero()[:, 0]
-        more = Slots.empty(len(rows), capacity(encoder.n_features, most), x.device)
-        fill(encoder, x[rows], more)
-        parts.append(Part(more, rows))
+        wanted = room(most, encoder.n_features)
+        for rows in (counts > slots.capacity).nonzero()[:, 0].split(max(1, AGAIN // wanted)):
+            more = Slots.empty(len(rows), wanted, x.device)
+            fill(encoder, x[rows], more)
+            parts.append(Part(more, rows))
     return read_out(parts, counts, total, encoder.weight.dtype)

@@ -49,6 +49,11 @@ class Slots:
         return Slots(filled.sort(dim=1).values, self.counts)
 
 
+def room(wanted: int, n_features: int | None = None) -> int:
+    """A power of two, from 16: slots for `wanted` codes of a token, or for all features where there are fewer."""
+    return 1 << max(4, (min(wanted, n_features or wanted) - 1).bit_length())
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """Slots of some tokens: `rows` says which, None where they are all."""
