@@ -150,19 +150,21 @@ export function SheetBody({ sync, theme, sheet }: { sync: Sync; theme: Signal<Th
     <div class={going ? "iv-sheet iv-stale" : "iv-sheet"} aria-busy={going}>
       <div class="iv-sheet-side">
         <Facts view={view} most={most} />
-        <h4 class="iv-column-name">activation, log counts</h4>
-        <Histogram
-          edges={unpack(view.histogram.edges).data}
-          counts={unpack(view.histogram.counts).data}
-          zero={view.histogram.zero}
-          label={`activations of ${view.n_tokens} tokens: ${view.histogram.zero} not active, the largest ${digits(most)}`}
-        />
+        <div>
+          <h4 class="iv-column-name">activation, log counts</h4>
+          <Histogram
+            edges={unpack(view.histogram.edges).data}
+            counts={unpack(view.histogram.counts).data}
+            zero={view.histogram.zero}
+            label={`activations of ${view.n_tokens} tokens: ${view.histogram.zero} not active, the largest ${digits(most)}`}
+          />
+        </div>
         <Writes view={view} />
         {view.fired_on.texts.length > 0 && (
-          <>
+          <div>
             <h4 class="iv-column-name">tokens it fires on · share</h4>
             <FiredOn on={view.fired_on} />
-          </>
+          </div>
         )}
       </div>
       <div class="iv-sheet-main">
@@ -225,12 +227,16 @@ function Writes({ view }: { view: FeatureWire }) {
   if (all.length === 0) return null;
   return (
     <>
-      <h4 class="iv-column-name" title="what one unit of it adds to a word's logit">
-        words it promotes · logit a unit
-      </h4>
-      <Written words={view.promoted} most={most} sign="up" />
-      <h4 class="iv-column-name">words it suppresses</h4>
-      <Written words={view.suppressed} most={most} sign="down" />
+      <div>
+        <h4 class="iv-column-name" title="what one unit of it adds to a word's logit">
+          words it promotes · logit a unit
+        </h4>
+        <Written words={view.promoted} most={most} sign="up" />
+      </div>
+      <div>
+        <h4 class="iv-column-name">words it suppresses</h4>
+        <Written words={view.suppressed} most={most} sign="down" />
+      </div>
     </>
   );
 }

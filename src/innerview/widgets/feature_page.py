@@ -9,7 +9,7 @@ from innerview.errors import WidgetError
 from innerview.features.view import Example, FeatureView, Stretch
 from innerview.models.model import Model
 from innerview.widgets import wire
-from innerview.widgets.feature_sheet import FeatureSheet
+from innerview.widgets.feature_sheet import FeatureSheet, source_parts
 from innerview.widgets.feature_wire import drawn
 
 TABLE_EXAMPLES = 24
@@ -40,12 +40,7 @@ class FeaturePage(FeatureSheet):
         dictionary: Dictionary | None = None,
     ) -> None:
         view, source = _view_of(shown, feature)
-        super().__init__(
-            view,
-            source,
-            model if model is not None else _of(source, "model", Model),
-            dictionary if dictionary is not None else _of(source, "dictionary", Dictionary),
-        )
+        super().__init__(view, *source_parts(source, model, dictionary))
 
     @classmethod
     def from_result(cls, result: FeatureView) -> "FeaturePage":
@@ -101,12 +96,6 @@ def _view_of(shown: Any, feature: int | None) -> tuple[FeatureView, Any]:
     if not isinstance(view, FeatureView):
         raise WidgetError(f"{type(shown).__name__}[{feature}] gives a {type(view).__name__}, and no view of a feature")
     return view, shown
-
-
-def _of(source: Any, name: str, kind: type) -> Any:
-    """What a source says of itself; None where it says nothing."""
-    found = getattr(source, name, None)
-    return found if isinstance(found, kind) else None
 
 
 def _title(view: FeatureView) -> str:

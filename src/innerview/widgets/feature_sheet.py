@@ -155,8 +155,8 @@ class FeatureSheet(Widget):
     def _checked(self, feature: int) -> int:
         if self._source is None:
             raise WidgetError(
-                f"this page was made of one feature alone, so feature {feature} cannot be opened; "
-                "give it what its dictionary has: iv.FeaturePage(iv.dashboard(dictionary, model, texts), feature)"
+                f"feature {feature} cannot be opened, because only values were given; "
+                f"give what makes pages: iv.dashboard(dictionary, model, texts) to iv.{type(self).__name__}"
             )
         if not 0 <= feature <= self._last():
             raise WidgetError(f"no feature {feature}; the dictionary has {self._last() + 1}")
@@ -220,6 +220,22 @@ class FeatureSheet(Widget):
 
     def _telling(self) -> "_Telling":
         return _Telling(self)
+
+
+def source_parts(
+    shown: Any, model: Model | None, dictionary: Dictionary | None
+) -> tuple[Any, Model | None, Dictionary | None]:
+    """What gives views, and the model and dictionary that were given, else those it says it has."""
+
+    def said(name: str, kind: type) -> Any:
+        found = getattr(shown, name, None)
+        return found if isinstance(found, kind) else None
+
+    return (
+        shown,
+        model if model is not None else said("model", Model),
+        dictionary if dictionary is not None else said("dictionary", Dictionary),
+    )
 
 
 def about(dictionary: Dictionary | None) -> str:

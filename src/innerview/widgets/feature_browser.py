@@ -1,0 +1,252 @@
+"""`FeatureBrowser`: all features of a dictionary as a table that is sorted, searched and filtered, each with its page."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import traitlets
+
+from innerview.dictionaries.dictionary import Dictionary
+from innerview.direction import Direction
+from innerview.errors import InnerviewError, WidgetError
+from innerview.features.nearest import all_cosines
+from innerview.models.model import Model
+from innerview.widgets import links, wire
+from innerview.widgets.base import plain, whole
+from innerview.widgets.feature_sheet import FeatureSheet, about, source_parts
+from innerview.widgets.feature_table import FeatureTable, Query, checked_selection
+from innerview.widgets.newest import Newest
+from innerview.widgets.static_page import Saved
+
+PAGE_ROWS = 500
+FIRST_ROWS = 100
+SAVED_ROWS = 2000
+TABLE_ROWS = 40
+
+
+class FeatureBrowser(FeatureSheet):
+    """All features, sortable and searchable; a feature's page opens beneath, or in a `FeaturePage` of the same dictionary.
+
+    Args:
+        shown: A dashboard (`iv.dashboard(dictionary, model, texts)`), or a table of one row a feature: `label` and columns of numbers.
+        directions: Directions that features can be compared with.
+        model: The network; that of `shown` when None.
+        dictionary: The dictionary, likewise.
+    Raises:
+        WidgetError: It is no such thing, or a direction does not fit the dictionary.
+    """
+
+    bundle: ClassVar[str] = "feature_browser"
+    heading: ClassVar[str] = "Features"
+    verbs: ClassVar[tuple[str, ...]] = (*FeatureSheet.verbs, "rows", "select")
+    writable: ClassVar[dict[str, str]] = {
+        **FeatureSheet.writable, "query": "check_query", "selected": "check_selected"
+    }  # fmt: skip
+
+    about = traitlets.Dict().tag(sync=True)
+    first = traitlets.Dict().tag(sync=True)
+    query = traitlets.Dict().tag(sync=True, echo_update=False)
+    selected = traitlets.Dict().tag(sync=True, echo_update=False)
+
+    def __init__(
+        self, shown: Any, *, directions: Sequence[Direction] | Direction = (), model: Model | None = None,
+        dictionary: Dictionary | None = None,
+    ) -> None:  # fmt: skip
+        source, own_model, own_dictionary = source_parts(shown, model, dictionary)
+        self._directions = [directions] if isinstance(directions, Direction) else list(directions)
+        self._dictionary = own_dictionary
+        self._check_directions()
+        self._table = FeatureTable(_frame_of(shown), self._similarity)
+        self._finding = Newest("innerview-find")
+        query = Query("density", True) if "density" in self._table.columns else Query()
+        super().__init__(
+            None,
+            source if hasattr(source, "__getitem__") and not isinstance(source, pd.DataFrame) else None,
+            own_model,
+            own_dictionary,
+            about=self._about(shown),
+            query=query.to_dict(),
+            first=self._first(query),
+            selected=wire.pack(np.zeros(0), "int32"),
+        )
+        self.observe(lambda _: self._find_soon(), "query")
+
+    @classmethod
+    def from_result(cls, result: Any) -> "FeatureBrowser":
+        """The browser of a dashboard."""
+        return cls(result)
+
+    # What Python asks.
+
+    @property
+    def selection(self) -> np.ndarray:
+        """The features that are selected, in order, shape [n]."""
+        return wire.unpack(self.selected).copy()
+
+    @selection.setter
+    def selection(self, features: Any) -> None:
+        chosen = np.unique(np.asarray(features, dtype=np.int64))
+        if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < self._table.n_features:
+            raise WidgetError(
+                f"features are 0 to {self._table.n_features - 1}; received {int(chosen[0])} to {int(chosen[-1])}"
+            )
+        self.selected = wire.pack(chosen, "int32")
+
+    def found(self) -> np.ndarray:
+        """The features that the table shows, in its order, shape [n]."""
+        return self._table.find(self._query())[0].copy()
+
+    def wait(self, timeout_s: float = 60.0) -> "FeatureBrowser":
+        """Wait until what was asked for is shown; returns the widget."""
+        if not self._finding.wait(timeout_s):
+            raise WidgetError(f"still searching after {timeout_s:g} s; wait(timeout_s=...) longer")
+        super().wait(timeout_s)
+        return self
+
+    # What the browser asks.
+
+    def check_query(self, value: Any) -> dict[str, Any]:
+        return self._checked_query(value).to_dict()
+
+    def check_selected(self, value: Any) -> dict[str, Any]:
+        return wire.pack(checked_selection(value, self._table.n_features), "int32")
+
+    def do_rows(self, message: dict[str, Any]) -> Any:
+        """A page of the rows that a query finds."""
+        query = self._checked_query(message.get("query"))
+        start = whole(message.get("start"), 0, self._table.n_features)
+        count = whole(message.get("count"), 1, PAGE_ROWS)
+        return lambda: self._table.rows(query, start, count)
+
+    def do_select(self, message: dict[str, Any]) -> Any:
+        """Select all that a query finds."""
+        query = self._checked_query(message.get("query"))
+
+        def chosen() -> dict[str, Any]:
+            self.selection = self._table.find(query)[0]
+            return {"count": len(self.selection)}
+
+        return chosen
+
+    def do_follow(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Open a feature in its page, else beneath the table."""
+        feature = self._checked(whole(message.get("feature"), 0, self._last()))
+        pages = links.sharing("show_feature", self._model, self._dictionary) if self._dictionary is not None else []
+        page = next((one for one in pages if one.is_page), None)
+        if page is None:
+            self._go(feature)
+        else:
+            page.show_feature(feature)
+        return {"feature": feature, "here": page is None}
+
+    # What is shown where no JavaScript runs.
+
+    def html_table(self) -> str:
+        names = self._table.names
+        rows = [
+            [str(i), *(f"{self._table.columns[name][i]:.3g}" for name in names), wire.visible(self._table.labels[i])]
+            for i in self.found()[:TABLE_ROWS]
+        ]
+        total = f"{self._title()} · the first {len(rows)} of {self._table.n_features}"
+        return wire.html_table(["feature", *(name.replace("_", " ") for name in names), "label"], rows, total)
+
+    def plain_text(self) -> str:
+        shown = ", ".join(
+            f"{i} {wire.visible(self._table.labels[i]) if self._table.labels[i] else ''}".strip()
+            for i in self.found()[:5]
+        )
+        return f"{self._title()}; first by {self.query['sort']}: {shown}"
+
+    def page_title(self) -> str:
+        return self._title()
+
+    def saved(self) -> Saved:
+        """As it stands, with more rows: a page without a kernel cannot ask for them."""
+        made = super().saved()
+        return Saved(
+            made.widget, {**made.traits, "first": self._first(self._query(), SAVED_ROWS)}, made.links, made.fallback
+        )
+
+    # How it works.
+
+    def _title(self) -> str:
+        where = " · ".join(part for part in (self.about["model"], self.about["site"]) if part)
+        return f"{self._table.n_features:,} features" + (f" · {where}" if where else "")
+
+    def _last(self) -> int:
+        return self._table.n_features - 1
+
+    def _about(self, shown: Any) -> dict[str, Any]:
+        site = "" if self._dictionary is None else self._dictionary.manifest.site or ""
+        statistics = getattr(shown, "statistics", None)
+        return {
+            "n_features": self._table.n_features,
+            "columns": list(self._table.names),
+            "n_labels": sum(map(bool, self._table.labels)),
+            "n_tokens": getattr(statistics, "n_tokens", None),
+            "directions": [wire.sendable(direction.name) for direction in self._directions],
+            "can_compare": self._dictionary is not None,
+            "model": wire.sendable(getattr(getattr(shown, "model", None), "name", "") or ""),
+            "site": site,
+            "dictionary": "" if self._dictionary is None else wire.sendable(repr(self._dictionary)),
+            "about": about(self._dictionary),
+            "opens": self._dictionary is not None,
+        }
+
+    def _check_directions(self) -> None:
+        for direction in self._directions:
+            if not isinstance(direction, Direction):
+                raise WidgetError(
+                    f"directions holds Directions, not {type(direction).__name__}; make one with iv.contrast"
+                )
+            if self._dictionary is None:
+                raise WidgetError("features are compared with directions by the dictionary; give it with dictionary=")
+            if direction.vector.numel() != self._dictionary.d_out:
+                raise WidgetError(
+                    f"direction {direction.name!r} is {direction.vector.numel()} wide, and the dictionary writes "
+                    f"{self._dictionary.d_out}; find it at {self._dictionary.site_out}"
+                )
+
+    def _similarity(self, query: Query) -> np.ndarray:
+        dictionary = self._known_dictionary()
+        decoder = dictionary.weights.decoder
+        vector = decoder[query.feature] if query.feature >= 0 else self._directions[query.direction].vector.flatten()
+        if not bool(vector.any()):
+            return np.full(self._table.n_features, np.nan, np.float32)
+        cosines = all_cosines(decoder, vector).cpu().numpy()
+        return np.where(np.isfinite(cosines), cosines, np.nan).astype(np.float32)
+
+    def _query(self) -> Query:
+        return Query(**self.query)
+
+    def _checked_query(self, value: Any) -> Query:
+        query = Query.checked(value, self._table.names, self._table.n_features, len(self._directions))
+        if query.feature >= 0 and self._dictionary is None:
+            raise WidgetError("features are compared by their dictionary, and none is known; give it with dictionary=")
+        return query
+
+    def _first(self, query: Query, count: int = FIRST_ROWS) -> dict[str, Any]:
+        return {**self._table.rows(query, 0, count), "query": query.to_dict()}
+
+    def _find_soon(self) -> None:
+        query = self._query()
+
+        def job() -> None:
+            try:
+                self.push(first=self._first(query))
+            except InnerviewError as error:
+                self.tell("error", plain(error))
+
+        self._finding.put(job)
+
+
+def _frame_of(shown: Any) -> pd.DataFrame:
+    if isinstance(shown, pd.DataFrame):
+        return shown
+    if not hasattr(shown, "frame"):
+        raise WidgetError(
+            f"FeatureBrowser takes a dashboard or a table of one row a feature, not {type(shown).__name__}; "
+            "try iv.FeatureBrowser(iv.dashboard(dictionary, model, texts))"
+        )
+    return shown.frame()
