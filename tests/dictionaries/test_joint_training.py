@@ -98,6 +98,11 @@ def test_a_transcoder_with_a_skip_explains_what_is_linear_and_what_is_not(has_sk
     assert float(error.square().sum() / (y - y.mean(0)).square().sum()) < (0.15 if has_skip else 0.3)
 
 
+def test_one_dictionary_of_several_sites_is_refused_by_what_trains_one() -> None:
+    with pytest.raises(iv.DictionaryError, match=r"has one site, not \('a', 'b'\); .*iv.train_crosscoder"):
+        iv.train_dictionary(two_sites(100)[0], ("a", "b"), iv.TopK(2))  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_trained_jointly_is_refused() -> None:
     by_site = two_sites(300)[0]
     with pytest.raises(iv.DictionaryError, match="two sites or more"):

@@ -206,6 +206,14 @@ def test_a_store_and_an_iterable_of_tensors_are_sources_too(tmp_path: Path) -> N
     options = {"n_features": 40, "batch_tokens": 50, "optimization": FAST, "progress": False}
     made = iv.train_dictionary(store, SITE, iv.TopK(3), n_tokens=3000, **options)  # type: ignore[arg-type]
     assert made.is_complete and made.frame()["fvu"].iloc[-1] < 0.6 and made.dictionary.manifest.model == model.name
+    # The store knows the tokenizer's BOS, and which tokens are first in their rows.
+    assert store.bos == made.dictionary.manifest.bos == "absent"
+    with_bos = iv.open_store(tmp_path / "with bos")
+    iv.capture(model, [[1, 5, 6], [1, 7, 8, 9]], SITE, to=with_bos)
+    with_bos.flush()
+    assert with_bos.bos == "prepended" and iv.open_store(tmp_path / "with bos").bos == "prepended"
+    iv.capture(model, [[5, 6, 7]], SITE, to=with_bos)
+    assert with_bos.flush() == 10 and with_bos.bos == "unknown"
     pieces = iter(acts(900).split(70))
     given = iv.train_dictionary(pieces, SITE, iv.TopK(3), n_tokens=800, **options)  # type: ignore[arg-type]
     assert given.is_complete and given.tokens == 800

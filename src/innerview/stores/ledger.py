@@ -31,6 +31,7 @@ class Line:
         model: Name of the network.
         layout: What it holds.
         asked: Hash of the capture and of its rows up to here, by which the same capture goes on; empty when it cannot.
+        bos: Id of the tokenizer's BOS token; None where it is not known.
     """
 
     file: str
@@ -41,6 +42,7 @@ class Line:
     model: str
     layout: Layout
     asked: str = ""
+    bos: int | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -51,7 +53,7 @@ class Line:
         """The line as it stands in the manifest."""
         told = {
             "version": VERSION, "file": self.file, "sha256": self.sha256, "tokens": [self.start, self.stop], "rows": self.rows,
-            "model": self.model, "sites": self.layout.to_dict(), "asked": self.asked,
+            "model": self.model, "sites": self.layout.to_dict(), "asked": self.asked, "bos": self.bos,
         }  # fmt: skip
         body = json.dumps(told, separators=(",", ":")).encode()
         return b"%08x %b\n" % (zlib.crc32(body), body)
@@ -71,7 +73,7 @@ class Line:
             start, stop = map(int, told["tokens"])
             made = cls(
                 str(told["file"]), str(told["sha256"]), start, stop, int(told["rows"]), str(told["model"]),
-                Layout.from_dict(told["sites"]), str(told["asked"]),
+                Layout.from_dict(told["sites"]), str(told["asked"]), None if told.get("bos") is None else int(told["bos"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"a line of the manifest lacks what is needed: {error!r}") from error

@@ -25,12 +25,14 @@ class Entries:
         n_rows: Rows of text in the piece.
         given: Which of the rows that were given these are; None when unknown.
         model: Name of the network.
+        bos: Id of the tokenizer's BOS token; None where it has none.
     """
 
     tensors: dict[str, Tensor]
     n_rows: int
     given: list[int] | None
     model: str
+    bos: int | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -68,7 +70,8 @@ class Entries:
         if piece.tokens is not None:
             tensors[IDS] = piece.tokens.cpu()[mask].to(torch.int32)
         given = None if piece.rows is None else piece.rows.tolist()
-        return cls(tensors, n_rows, given, piece.model.name)
+        bos = getattr(piece.model.tokenizer, "bos_token_id", None)
+        return cls(tensors, n_rows, given, piece.model.name, bos if isinstance(bos, int) else None)
 
     @staticmethod
     def _without_tokens(piece: Activations) -> Tensor:

@@ -26,6 +26,7 @@ from innerview.stores.shards import Shards, write_shard
 
 SHARD_BYTES = 64 << 20
 BUFFER_BYTES = 256 << 20
+BOS_SHARDS = 64
 READERS, WRITER = "readers.lock", "writer.lock"
 
 
@@ -100,6 +101,23 @@ class Store:
     def model(self) -> str:
         """Name of the network."""
         return self._listed()[0].model
+
+    @property
+    def bos(self) -> str:
+        """Whether rows begin with a BOS token: `prepended` or `absent`; `unknown` where nothing tells it, or rows differ.
+
+        Looked up in as many as 64 shards from the first to the last.
+        """
+        lines = self._listed()
+        if not {IDS, PLACES} <= {one.name for one in lines[0].layout.kept}:
+            return "unknown"
+        found: set[bool] = set()
+        for line in lines[:: max(1, len(lines) // BOS_SHARDS)] + lines[-1:]:
+            if line.bos is None:
+                return "unknown"
+            ids, places = self.ids(line.start, line.stop), self.places(line.start, line.stop)[1]
+            found |= set((ids[places == 0] == line.bos).tolist())
+        return {(True,): "prepended", (False,): "absent"}.get(tuple(found), "unknown")
 
     def shape(self, site: str) -> tuple[int, ...]:
         """Shape of one token's activation."""
@@ -319,7 +337,17 @@ class Store:
         try:
             name, sha256, layout, n_tokens = write_shard(self.folder, tensors, self.n_tokens)
             rows = self.n_rows + sum(one.n_rows for one in self._waiting)
-            line = Line(name, sha256, self.n_tokens, self.n_tokens + n_tokens, rows, first.model, layout, self._asked())
+            line = Line(
+                name,
+                sha256,
+                self.n_tokens,
+                self.n_tokens + n_tokens,
+                rows,
+                first.model,
+                layout,
+                self._asked(),
+                first.bos,
+            )
             self._ledger = self._ledger.with_line(self.folder, line)
         except OSError as error:
             waiting = sum(one.n_tokens for one in self._waiting)

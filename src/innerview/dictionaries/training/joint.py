@@ -1,7 +1,7 @@
 """Training of one code over several sites: crosscoders, and cross-layer transcoders."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,47 @@ class JointTraining:
         return self.training.figure()
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What both trainings are told alike.
+
+    Attributes:
+        source: Where activations come from.
+        texts: What a network reads.
+        settings: How they run through the tokens.
+        folder: Where the state is saved; None for nowhere.
+        progress: Whether to show how far it is.
+    """
+
+    source: Any
+    texts: Iterable[Any] | None
+    settings: TrainingSettings
+    folder: str | Path | None
+    progress: bool
+
+    def trained(
+        self, sites: Mapping[str, tuple[str, ...]], spec: Callable[["SideBySide"], DictionarySpec]
+    ) -> "Trained":
+        """The dictionary of sites side by side, as `spec` says once their widths are known."""
+        processes = Processes.found(self.settings.where())
+        found = _side_by_side(self.source, sites, self.texts, self.settings, processes)
+        where = None if self.folder is None else Path(self.folder)
+        done = Loop(found, (spec(found),), self.settings, processes, where).run(is_shown=self.progress)
+        return Trained(done, found)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A dictionary of sites side by side, and what they were scaled by."""
+
+    training: DictionaryTraining
+    source: "SideBySide"
+
+    def factors(self, sites: Sequence[str]) -> list[float]:
+        """What each of some sites was scaled by."""
+        return [self.source.factors[site] for site in sites]
+
+
 def train_crosscoder(
     source: Any,
     sites: Sequence[str],
@@ -85,22 +126,21 @@ def train_crosscoder(
         DictionaryError: The source gives no activations of a site, or it can be read only once.
     Reference: transformer-circuits.pub/2024/crosscoders
     """
-    told = _settings(settings, n_tokens, seed)
     if isinstance(sites, str) or len(sites) < 2:
         raise DictionaryError(f"a crosscoder has two sites or more, not {sites!r}; iv.train_dictionary takes one")
-    named = _named(source, sites)
-    processes = Processes.found(told.where())
-    found = _side_by_side(source, {_joint(named): named}, texts, told, processes)
-    widths = tuple(found.widths[site] for site in named)
-    spec = DictionarySpec(
-        _joint(named), AcrossSites(architecture, widths), n_features or 8 * max(widths), seed=seed, optimization=optimization
-    )  # fmt: skip
-    done = Loop(found, (spec,), told, processes, None if folder is None else Path(folder)).run(is_shown=progress)
-    made = done.dictionary
-    factors = [found.factors[site] * made.manifest.normalisation.factor for site in named]
+    named, asked = _named(source, sites), Asked(source, texts, _settings(settings, n_tokens, seed), folder, progress)
+
+    def spec(found: SideBySide) -> DictionarySpec:
+        widths = tuple(found.widths[site] for site in named)
+        inner = AcrossSites(architecture, widths)
+        return DictionarySpec(_joint(named), inner, n_features or 8 * max(widths), seed=seed, optimization=optimization)
+
+    done = asked.trained({_joint(named): named}, spec)
+    made, widths = done.training.dictionary, tuple(done.source.widths[site] for site in named)
+    factors = [factor * made.manifest.normalisation.factor for factor in done.factors(named)]
     scales = tuple(Normalisation() if factor == 1.0 else Normalisation("constant", factor=factor) for factor in factors)
     manifest = made.manifest.with_fields(site=named, normalisation=Normalisation())
-    return JointTraining(Crosscoder(made.weights, made.architecture, manifest, widths, scales), done)
+    return JointTraining(Crosscoder(made.weights, made.architecture, manifest, widths, scales), done.training)
 
 
 def train_cross_layer_transcoder(
@@ -125,40 +165,33 @@ def train_cross_layer_transcoder(
         sites: Site that is read of each layer, such as `blocks.0.mlp.in`, all of one width.
         sites_out: Site that is written of each layer, such as `blocks.0.mlp.out`, all of one width.
         architecture: Numbers of the losses.
-        texts: What the network reads.
         n_features: Features of each layer; eight times the width when None.
-        n_tokens: Tokens to train on; one pass when None.
-        seed: Of the first weights and of the order of tokens.
-        optimization: Adam and its schedule; as published when None.
-        settings: Everything else; `n_tokens` and `seed` stand above it.
-        folder: Where the state is saved, and gone on from.
-        progress: Whether to show how far it is.
+        texts, n_tokens, seed, optimization, settings, folder, progress: As in `train_crosscoder`.
     Raises:
         DictionaryError: Inputs and outputs are not as many, their widths differ, or the source can be read only once.
     Reference: transformer-circuits.pub/2025/attribution-graphs
     """
-    told = _settings(settings, n_tokens, seed)
     if isinstance(sites, str) or isinstance(sites_out, str) or len(sites) != len(sites_out) or not sites:
         raise DictionaryError(
             f"a cross-layer transcoder reads and writes one site a layer, not {sites!r} and {sites_out!r}"
         )
     read, written = _named(source, sites), _named(source, sites_out)
-    processes = Processes.found(told.where())
-    found = _side_by_side(source, {_joint(read): read, _joint(written): written}, texts, told, processes)
-    for chosen in (read, written):
-        if len({found.widths[site] for site in chosen}) > 1:
-            raise DictionaryError(
-                f"layers have one width, and {', '.join(chosen)} have {[found.widths[s] for s in chosen]}"
-            )
-    each = n_features or 8 * found.widths[read[0]]
-    spec = DictionarySpec(
-        _joint(read), AcrossLayers(architecture, len(read)), each * len(read), _joint(written), seed=seed, optimization=optimization
-    )  # fmt: skip
-    done = Loop(found, (spec,), told, processes, None if folder is None else Path(folder)).run(is_shown=progress)
-    made = done.dictionary
+    asked = Asked(source, texts, _settings(settings, n_tokens, seed), folder, progress)
+
+    def spec(found: SideBySide) -> DictionarySpec:
+        for chosen in (read, written):
+            if len({found.widths[site] for site in chosen}) > 1:
+                raise DictionaryError(
+                    f"layers have one width, and {', '.join(chosen)} have {[found.widths[s] for s in chosen]}"
+                )
+        each, inner = n_features or 8 * found.widths[read[0]], AcrossLayers(architecture, len(read))
+        return DictionarySpec(_joint(read), inner, each * len(read), _joint(written), seed=seed, optimization=optimization)  # fmt: skip
+
+    done = asked.trained({_joint(read): read, _joint(written): written}, spec)
+    made = done.training.dictionary
     manifest = made.manifest.with_fields(site=read, site_out=written)
-    weights = _by_layer(made, [found.factors[site] for site in read], [found.factors[site] for site in written])
-    return JointTraining(CrossLayerTranscoder(weights, made.architecture, manifest), done)
+    weights = _by_layer(made, done.factors(read), done.factors(written))
+    return JointTraining(CrossLayerTranscoder(weights, made.architecture, manifest), done.training)
 
 
 def _by_layer(made: Dictionary, read: Sequence[float], written: Sequence[float]) -> CrossLayerWeights:

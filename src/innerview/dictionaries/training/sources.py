@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.manifest import UNKNOWN, Bos
+from innerview.dictionaries.manifest import BOS, UNKNOWN, Bos
 from innerview.dictionaries.training.windows import Batch, Chunk, mixed
 from innerview.errors import DictionaryError
 
@@ -82,7 +82,12 @@ class Stored:
 
     store: Any
     buffer_tokens: int
-    bos: Bos = "unknown"
+
+    @property
+    def bos(self) -> Bos:
+        # Every stored token is trained on, BOS among them.
+        found = getattr(self.store, "bos", UNKNOWN)
+        return found if found in BOS else "unknown"
 
     @property
     def model(self) -> str:

@@ -58,6 +58,11 @@ def train_dictionary(
     Raises:
         DictionaryError: The source gives no activations of the site, or a number makes no sense.
     """
+    if not isinstance(site, str):
+        raise DictionaryError(
+            f"a dictionary has one site, not {site!r}; one code of several sites is iv.train_crosscoder(source, sites, ...), or "
+            "iv.train_cross_layer_transcoder(source, sites, sites_out, ...); one dictionary each is iv.train_dictionaries(source, specs)"
+        )
     told = settings or TrainingSettings()
     said = {"n_tokens": n_tokens, "batch_tokens": batch_tokens, "seed": seed or None}
     told = dataclasses.replace(told, **{name: value for name, value in said.items() if value is not None})
