@@ -10,7 +10,7 @@ import innerview as iv
 
 NAMES = [
     "Dashboard", "dashboard", "FeatureError", "FeatureStatistics", "feature_statistics", "FeatureView", "OnText", "feature_on_text",
-    "Page", "page", "Attention",
+    "Page", "page", "Attention", "Control", "Evidence", "EvidenceCard", "EvidenceError",
     "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
     "ActiveSubspace",
     "TanhJumpReLU",
@@ -63,7 +63,7 @@ def test_an_unknown_name_is_refused_with_the_list() -> None:
 
 def test_every_error_is_an_innerview_error() -> None:
     errors = [getattr(iv, name) for name in NAMES if name.endswith("Error")]
-    assert len(errors) == 16 and all(issubclass(e, iv.InnerviewError) for e in errors)
+    assert len(errors) == 17 and all(issubclass(e, iv.InnerviewError) for e in errors)
 
 
 @pytest.mark.parametrize(

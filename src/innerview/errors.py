@@ -53,6 +53,10 @@ class FeatureError(InnerviewError):
     """What is known of features cannot be gathered, read or shown this way."""
 
 
+class EvidenceError(InnerviewError):
+    """A claim and its controls do not go together."""
+
+
 class StoreError(InnerviewError):
     """A store on disk is damaged, is written to by somebody else, or cannot take what it is given."""
 

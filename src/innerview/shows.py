@@ -7,6 +7,7 @@ WIDGETS = {
     "Dashboard": "innerview.widgets.feature_browser:FeatureBrowser",
     "FeatureView": "innerview.widgets.feature_page:FeaturePage",
     "Lens": "innerview.widgets.logit_lens:LogitLens",
+    "Evidence": "innerview.widgets.evidence_card:EvidenceCard",
     "PatchGrid": "innerview.widgets.patch_grid:PatchGridView",
     "Projection": "innerview.widgets.token_strip:TokenStrip",
 }

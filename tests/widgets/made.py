@@ -32,6 +32,24 @@ class World:
         return self.texts[nth % len(self.texts)]
 
 
+def evidence_card(world: World) -> Any:
+    controls = [
+        iv.Control(
+            world.text(0) or "a",
+            0.004,
+            threshold=0.01,
+            n=200,
+            compared_with=[0.1, 0.2, 0.4],
+            effect=0.9,
+            unit=world.text(1),
+        ),
+        iv.Control("b", 0.3, threshold=0.2, interval=(0.1, 0.5), why=world.text(2), is_ours=True),
+        iv.Control.not_run("c", why=world.text(4) or "later"),
+        iv.Control.not_applicable("d", why="no heads"),
+    ]
+    return iv.EvidenceCard(iv.Evidence(world.text(1) or "a claim", tuple(controls), about=world.text(0)))
+
+
 def logit_lens(world: World) -> Any:
     return iv.LogitLens(iv.logit_lens(world.model, world.ids))
 
@@ -62,6 +80,7 @@ def steer(world: World) -> Any:
 
 MADE: dict[str, Callable[[World], Any]] = {
     "attention": attention,
+    "evidence_card": evidence_card,
     "logit_lens": logit_lens,
     "patch_grid": patch_grid,
     "token_strip": token_strip,

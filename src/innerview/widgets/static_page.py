@@ -19,6 +19,7 @@ from innerview.errors import WidgetError
 STATIC = Path(__file__).with_name("static")
 BUNDLES = (
     "attention",
+    "evidence_card",
     "feature_browser",
     "feature_map",
     "feature_page",

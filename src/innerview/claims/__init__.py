@@ -1,0 +1,1 @@
+"""Claims and their controls: how far to believe what was seen."""
