@@ -1,25 +1,34 @@
 """Every feature of a dictionary, to look at: a table of all, and one feature's page by its number."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from innerview.dictionaries.codes import checked_feature
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
+from innerview.features import searching
 from innerview.features.corpus import checked_dictionary, reads_bos
+from innerview.features.effects import with_effects
 from innerview.features.nearest import nearest
 from innerview.features.on_text import OnText, feature_on_text
 from innerview.features.statistics import FeatureStatistics, feature_statistics
-from innerview.features.view import FeatureView, Histogram, Label, Partner
+from innerview.features.view import FeatureView, Histogram, Label, Partner, Word
 from innerview.features.words import Readout, readout_of, words_of
+from innerview.features.written import Written
 from innerview.models.model import Model
+from innerview.models.text import token_word
+from innerview.plots import ACCENT, caption, drawn
 from innerview.shows import ShowsItself
 
 WORDS, NEAREST = 10, 10
+EFFECTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,54 +36,200 @@ class Dashboard(ShowsItself):
     """The features of a dictionary: `[17]` is one feature's page, `.frame()` all of them.
 
     Attributes:
-        dictionary: The dictionary.
-        model: The network.
+        dictionary: The dictionary; None where it was read from files alone.
+        model: The network; None likewise.
         statistics: What a corpus showed; None where none was read, and what needs no corpus is answered on demand.
         labels: What features are said to mean, by number.
+        written: Words and neighbours of every feature, where they were gathered.
+        spelled: Texts of tokens by id, where there is no network to give them.
     """
 
-    dictionary: Dictionary
-    model: Model = field(repr=False)
+    dictionary: Dictionary | None
+    model: Model | None = field(repr=False)
     statistics: FeatureStatistics | None = None
     labels: dict[int, Label] = field(default_factory=dict, repr=False)
-    _readout: Readout | str = field(default="", init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_readout", readout_of(self.model, self.dictionary))
+    written: Written | None = field(default=None, repr=False)
+    spelled: dict[int, str] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        return self.dictionary.n_features
+        return self._known.n_features if self.statistics is None else self.statistics.n_features
 
     def __iter__(self) -> Iterator[FeatureView]:
         return (self[feature] for feature in range(len(self)))
 
     def __getitem__(self, feature: int) -> FeatureView:
         number = checked_feature(feature, len(self))
-        notes: list[str] = []
-        promoted, suppressed = (), ()
-        row = self.dictionary.weights.decoder[number]
-        if isinstance(self._readout, Readout):
-            promoted, suppressed = words_of(self.model, self._readout, row, WORDS)
-        else:
-            notes.append(f"words promoted and suppressed were not read: {self._readout}")
-        near = self._named(nearest(self.dictionary.weights.decoder, number, NEAREST))
+        promoted, suppressed = self._words(number)
+        notes = [] if promoted or self.written is not None else [f"words were not read: {self._readout}"]
+        told: dict[str, Any] = {
+            "promoted": promoted, "suppressed": suppressed, "nearest": self._named(self._nearest(number)),
+            "label": self.labels.get(number), "source": self,
+        }  # fmt: skip
         own = self.statistics
-        told: dict[str, Any] = {"promoted": promoted, "suppressed": suppressed, "nearest": near}
-        told |= {"label": self.labels.get(number), "source": self}
-        names = (number, repr(self.dictionary), self.model.name, self.dictionary.site)
         if own is None:
-            notes.append("no texts were read, so counts and examples are missing: iv.dashboard(sae, model, texts)")
+            known = self._known
+            notes.append(
+                "no texts were read, so counts and examples are missing: iv.dashboard(dictionary, model, texts)"
+            )
             none = Histogram(np.zeros(0), np.zeros(0, dtype=np.int64), 0)
-            return FeatureView(*names, 0, 0, none, {}, (), bos=reads_bos(self.dictionary), notes=tuple(notes), **told)
-        if not own.is_whole:
-            notes.append("the corpus was not read to its end")
-        if not own.bos:
-            notes.append("a special token at the front of a text does not count")
+            name = "unknown" if self.model is None else self.model.name
+            said = (number, repr(known), name, known.manifest.site)
+            return FeatureView(*said, 0, 0, none, {}, (), bos=reads_bos(known), notes=tuple(notes), **told)
         return FeatureView(
-            *names, own.n_tokens, int(own.spread.count[number]), own.histogram(number), own.quantiles(number),
-            own.stretches(self.model, number), together=self._named(own.partners(number)), neurons=own.correlated(number),
-            fired_on=own.fired_on(self.model, number), bos=own.bos, notes=tuple(notes), **told,
+            number, own.dictionary, own.model, own.site, own.n_tokens, int(own.spread.count[number]), own.histogram(number),
+            own.quantiles(number), own.stretches(number, self.spell), together=self._named(own.partners(number)),
+            neurons=own.correlated(number), fired_on=own.fired_on(number, self.spell), bos=own.bos,
+            notes=(*notes, *own.notes), **told,
         )  # fmt: skip
+
+    # On demand.
+
+    def on_text(self, feature: int, prompt: Any) -> OnText:
+        """One feature at each token of a text; see `iv.feature_on_text`."""
+        return feature_on_text(self._network, self._known, feature, prompt)
+
+    def effects(self, feature: int | FeatureView, examples: int = EFFECTS) -> FeatureView:
+        """A feature's view with what the network loses where the feature is taken out: two forwards an example.
+
+        Args:
+            feature: A feature's number, or its view.
+            examples: Examples of each stretch that are run.
+        """
+        view = feature if isinstance(feature, FeatureView) else self[feature]
+        corpus = None if self.statistics is None else self.statistics.corpus
+        return with_effects(view, self._network, self._known, corpus, examples)
+
+    def search(self, wanted: str, k: int = 10) -> pd.DataFrame:
+        """Features by a word: whose label holds it, which fire on it, and which promote it; at most `k` for each reason."""
+        word = searching.checked_word(wanted)
+        rows = searching.labels_with(self.labels, word)
+        ids = searching.tokens_with(self._vocabulary, word)
+        own = self.statistics
+        if own is not None and own.profile is not None:
+            rows += searching.fired_on(own.profile, own, ids, self._vocabulary)
+        if self.dictionary is not None and isinstance(self._readout, Readout):
+            known = [i for i in ids if i < self._readout.matrix.shape[1]]
+            rows += searching.promoting(self.dictionary, self._readout, known, self._vocabulary, k)
+        return searching.found_frame(rows, k)
+
+    # All features.
+
+    def frame(self, *, words: bool = False) -> pd.DataFrame:
+        """One row a feature: its label and score, counts, density, mean, median and largest activation.
+
+        Args:
+            words: Add what each fires on most and, where they were gathered, the words that it promotes, as texts.
+        """
+        index = pd.RangeIndex(len(self), name="feature")
+        found = pd.DataFrame(index=index) if self.statistics is None else self.statistics.frame()
+        found.insert(0, "label", [self.labels[i].text if i in self.labels else "" for i in index])
+        scores = [self.labels[i].score if i in self.labels else None for i in index]
+        found.insert(1, "label_score", np.array([np.nan if one is None else one for one in scores], dtype=np.float64))
+        if words and self.statistics is not None and self.statistics.profile is not None:
+            found["fires_on"] = [self._said(row) for row in self.statistics.profile.ids.tolist()]
+        if words and self.written is not None and self.written.promoted_ids.shape[1]:
+            found["promotes"] = [self._said(row) for row in self.written.promoted_ids.tolist()]
+        return found
+
+    def figure(self) -> go.Figure:
+        """How often each feature is active, against its median activation, one dot a feature.
+
+        Raises:
+            FeatureError: No texts were read.
+        """
+        if self.statistics is None:
+            raise FeatureError(
+                "no texts were read, so there is nothing to draw: iv.dashboard(dictionary, model, texts)"
+            )
+        frame = self.frame()
+        seen = frame[frame["n_active"] > 0]
+        names = [f"{i} {caption(label)}" for i, label in zip(seen.index, seen["label"], strict=True)]
+        dots = go.Scattergl(
+            x=seen["density"], y=seen["median"], text=names, mode="markers",
+            marker={"size": 4, "color": ACCENT, "opacity": 0.5}, hovertemplate="%{text}<br>%{x:.3g} · %{y:.3g}<extra></extra>",
+        )  # fmt: skip
+        own = self.statistics
+        silent = f"{len(frame) - len(seen)} of {len(frame)} features never active in {own.n_tokens} tokens"
+        return drawn(
+            dots, f"{caption(own.model)} · {caption(own.site)}<br><sup>{silent}</sup>",
+            xaxis={"title": {"text": "share of the tokens"}, "type": "log"},
+            yaxis={"title": {"text": "median activation, where active"}, "type": "log"},
+        )  # fmt: skip
+
+    def with_labels(self, labels: Any) -> "Dashboard":
+        """The same with what features are said to mean.
+
+        Args:
+            labels: Labels, texts by feature's number, or what holds labels as its `.labels`.
+        Raises:
+            FeatureError: There is no such feature, or something else is given.
+        """
+        return replace(self, labels={**self.labels, **labels_of(labels, len(self))})
+
+    def with_words(self, k: int = WORDS, *, progress: bool | None = None) -> "Dashboard":
+        """The same with words and neighbours of every feature gathered, as saving does: they are then in `frame(words=True)`.
+
+        Args:
+            k: Words, and neighbours, of each feature.
+            progress: Show how far it is; after two seconds when None.
+        """
+        return replace(self, written=Written.of(self._known, self._readout, k, progress=progress))
+
+    # What they are made of.
+
+    def spell(self, token: int) -> str:
+        """The text of a token."""
+        if self.model is not None:
+            return token_word(self.model.tokenizer, token)
+        return self.spelled.get(token, f"<{token}>")
+
+    @property
+    def _known(self) -> Dictionary:
+        if self.dictionary is None:
+            raise FeatureError(
+                "this dashboard was read from files alone, so its dictionary is unknown; iv.load_dashboard(folder, dictionary, model)"
+            )
+        return self.dictionary
+
+    @property
+    def _network(self) -> Model:
+        if self.model is None:
+            raise FeatureError(
+                "this dashboard was read from files alone, so its network is unknown; iv.load_dashboard(folder, dictionary, model)"
+            )
+        return self.model
+
+    @cached_property
+    def _readout(self) -> Readout | str:
+        return "no dictionary is at hand" if self.dictionary is None else readout_of(self.model, self.dictionary)
+
+    @cached_property
+    def _vocabulary(self) -> dict[int, str]:
+        """Texts of all tokens that are known."""
+        if self.model is None or self.model.tokenizer is None:
+            return self.spelled
+        return {i: self.spell(i) for i in range(len(self.model.tokenizer))}
+
+    def _words(self, feature: int) -> tuple[tuple[Word, ...], ...]:
+        if self.written is not None:
+            own = self.written
+            sides = ((own.promoted_ids, own.promoted), (own.suppressed_ids, own.suppressed))
+            return tuple(
+                tuple(
+                    Word(i, self.spell(i), value)
+                    for i, value in zip(ids[feature].tolist(), values[feature].tolist(), strict=True)
+                )
+                for ids, values in sides
+            )
+        if isinstance(self._readout, str):
+            return (), ()
+        return words_of(self._readout, self._known.weights.decoder[feature], WORDS, self.spell)
+
+    def _nearest(self, feature: int) -> tuple[Partner, ...]:
+        if self.written is not None and self.written.nearest_ids.shape[1]:
+            pairs = zip(self.written.nearest_ids[feature].tolist(), self.written.nearest[feature].tolist(), strict=True)
+            return tuple(Partner(index, value) for index, value in pairs if index >= 0)
+        return () if self.dictionary is None else nearest(self.dictionary.weights.decoder, feature, NEAREST)
 
     def _named(self, partners: tuple[Partner, ...]) -> tuple[Partner, ...]:
         """Features with their labels."""
@@ -82,57 +237,63 @@ class Dashboard(ShowsItself):
             replace(one, text=self.labels[one.index].text) if one.index in self.labels else one for one in partners
         )
 
-    def on_text(self, feature: int, prompt: Any) -> OnText:
-        """One feature at each token of a text; see `iv.feature_on_text`."""
-        return feature_on_text(self.model, self.dictionary, feature, prompt)
-
-    def frame(self) -> pd.DataFrame:
-        """One row a feature: its label and score, density, median and largest activation."""
-        index = pd.RangeIndex(len(self), name="feature")
-        found = pd.DataFrame(index=index) if self.statistics is None else self.statistics.frame()
-        found.insert(0, "label", [self.labels[i].text if i in self.labels else "" for i in index])
-        scores = [self.labels[i].score if i in self.labels else None for i in index]
-        found.insert(1, "label_score", np.array([np.nan if one is None else one for one in scores], dtype=np.float64))
-        return found
-
-    def with_labels(self, labels: Any) -> "Dashboard":
-        """The same with what features are said to mean.
-
-        Args:
-            labels: Labels, or texts by feature's number.
-        Raises:
-            FeatureError: There is no such feature, or something else is given.
-        """
-        return replace(self, labels={**self.labels, **_labels(labels, len(self))})
+    def _said(self, ids: list[int]) -> str:
+        return " · ".join(self.spell(i) for i in ids[:5] if i >= 0)
 
     def __repr__(self) -> str:
         own = self.statistics
+        name, site = (
+            (own.model, own.site) if own is not None
+            else ("no network" if self.model is None else self.model.name, self._known.manifest.site)
+        )  # fmt: skip
         read = "no texts read" if own is None else f"{own.n_tokens} tokens read"
-        return f"Dashboard({len(self)} features of {self.model.name} at {self.dictionary.manifest.site}, {read}, {len(self.labels)} labels)"
+        return f"Dashboard({len(self)} features of {name} at {site}, {read}, {len(self.labels)} labels)"
 
 
-def dashboard(dictionary: Dictionary, model: Model, texts: Any = None, **options: Any) -> Dashboard:
+def dashboard(
+    dictionary: Dictionary,
+    model: Model,
+    texts: Any = None,
+    *,
+    together: bool = True,
+    neurons: bool | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Dashboard:
     """Every feature of a dictionary, to look at: counts, examples, words, neighbours. Shows itself.
 
     Args:
         dictionary: A dictionary of one of the network's sites.
         model: The network.
         texts: Texts, chats, rows of ids, or FeatureStatistics that were made before; without any, what needs no corpus is answered.
-        options: As `iv.feature_statistics` takes them.
+        together: Count which features are active at the same tokens.
+        neurons: Correlate with the neurons of the same layer; where features × neurons are few when None.
+        folder: Where the pass is kept now and then, so that the same call goes on behind a stop.
+        progress: Show how far it is; after two seconds when None.
     Raises:
-        FeatureError: The dictionary is none, or does not fit the network.
+        FeatureError: The dictionary is none, or statistics of another one are given.
+        TextError: The texts cannot be read.
     """
     own = checked_dictionary(dictionary)
-    if texts is None or isinstance(texts, FeatureStatistics):
-        if options:
+    if isinstance(texts, FeatureStatistics):
+        if texts.n_features != own.n_features:
             raise FeatureError(
-                f"{next(iter(options))}= is of the pass over texts, and none is made here; drop it, or give texts"
+                f"these statistics are of {texts.n_features} features, and the dictionary has {own.n_features}; give its own"
             )
         return Dashboard(own, model, texts)
-    return Dashboard(own, model, feature_statistics(model, own, texts, **options))
+    if texts is None:
+        return Dashboard(own, model)
+    read = feature_statistics(model, own, texts, together=together, neurons=neurons, folder=folder, progress=progress)
+    return Dashboard(own, model, read)
 
 
-def _labels(given: Any, n_features: int) -> dict[int, Label]:
+def labels_of(given: Any, n_features: int) -> dict[int, Label]:
+    """Labels by feature's number.
+
+    Raises:
+        FeatureError: Something else is given.
+        DictionaryError: There is no such feature.
+    """
     listed = getattr(given, "labels", given)
     if isinstance(listed, dict):
         made = {k: v if isinstance(v, Label) else Label(k, str(v), source="given") for k, v in listed.items()}

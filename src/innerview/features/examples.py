@@ -1,33 +1,31 @@
 """Examples of a feature as people read them: stretches of text, the strongest first, then by true quantile."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from innerview.features.kept import Drawn
 from innerview.features.view import Example, Stretch
-from innerview.models import text
-from innerview.models.model import Model
 
 # Borders between stretches: quantiles of the non-zero activations.
 BANDS = ((0.99, 1.0), (0.9, 0.99), (0.75, 0.9), (0.5, 0.75), (0.25, 0.5), (0.0, 0.25))
 MOST_TOP, MOST_EACH = 10, 5
 
 
-def example_of(model: Model, drawn: Drawn) -> Example:
+def example_of(spell: Callable[[int], str], drawn: Drawn) -> Example:
     """One kept activation with the words around it."""
     peak = drawn.at if drawn.is_peak else int(drawn.values.argmax())
-    words = tuple(text.words(model, drawn.ids))
+    words = tuple(spell(i) for i in drawn.ids)
     return Example(drawn.text, drawn.start, drawn.ids, words, drawn.values, peak, drawn=drawn.at, place=drawn.place)
 
 
 def stretches_of(
-    model: Model, top: list[Drawn], sample: list[Drawn], quantiles: dict[float, float]
+    spell: Callable[[int], str], top: list[Drawn], sample: list[Drawn], quantiles: dict[float, float]
 ) -> tuple[Stretch, ...]:
     """The strongest examples, and those between true quantiles, downward; no two show the same tokens.
 
     Args:
-        model: The network, for its tokens' texts.
+        spell: Gives the text of a token.
         top: The strongest, in order.
         sample: A uniform draw of all activations, the strongest first: its ranks are quantiles.
         quantiles: Activations at the borders of the stretches.
@@ -35,7 +33,7 @@ def stretches_of(
     if not top:
         return ()
     shown: set[tuple[int, ...]] = set()
-    best = tuple(example_of(model, one) for one in _new(top, shown, MOST_TOP))
+    best = tuple(example_of(spell, one) for one in _new(top, shown, MOST_TOP))
     made = [Stretch(1.0, 1.0, float(best[-1].values[best[-1].peak]), top[0].value, best)]
     # A draw of n has its ranks at (i + ½) / n.
     ranks = (1 - (np.arange(len(sample)) + 0.5) / max(1, len(sample))).tolist()
@@ -45,7 +43,7 @@ def stretches_of(
         found = list(_new(sorted(inside, key=lambda one: not one.is_peak), shown, MOST_EACH))
         found.sort(key=lambda one: -one.value)
         if found:
-            examples = tuple(example_of(model, one) for one in found)
+            examples = tuple(example_of(spell, one) for one in found)
             made.append(Stretch(low, high, quantiles[low], quantiles[high], examples))
     return tuple(made)
 

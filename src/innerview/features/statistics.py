@@ -4,6 +4,7 @@ Reference: https://transformer-circuits.pub/2023/monosemantic-features (examples
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from innerview.features.spread import Spread
 from innerview.features.together import Partners
 from innerview.features.view import FiredOn, Histogram, Partner, Stretch
 from innerview.models.model import Model
-from innerview.models.text import token_word
 from innerview.progress import progress as bar
 
 CHUNK_TOKENS = 8192
@@ -88,6 +88,21 @@ class FeatureStatistics:
         """Share of the tokens at which each feature was active, shape [n_features]."""
         return self.spread.count.double() / max(1, self.n_tokens)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, not run or not exact, in words."""
+        told = [] if self.is_whole else ["the corpus was not read to its end"]
+        told += [] if self.bos else ["a special token at the front of a text does not count"]
+        told += [f"{self.n_twice} texts or pieces were left out because another is the same"] if self.n_twice else []
+        told.append(
+            f"quantiles are exact up to {self.sample.k} activations, else read from a histogram, off by less than 9 %"
+        )
+        if self.together is not None and self.together.n_tokens < self.n_tokens:
+            told.append(f"pairs of features were counted at {self.together.n_tokens} of {self.n_tokens} tokens")
+        told += ["neurons were not correlated; neurons=True does it"] if self.neurons is None else []
+        told += ["pairs of features were not counted"] if self.together is None else []
+        return tuple(told)
+
     def frame(self) -> pd.DataFrame:
         """One row a feature: tokens at which it was active, their share, and its mean, median and largest activation."""
         count = self.spread.count
@@ -130,9 +145,9 @@ class FeatureStatistics:
         counts = np.add.reduceat(counts, np.arange(0, len(counts), wide))
         return Histogram(edges[::wide][first : last + 2], counts[first : last + 1], zero)
 
-    def stretches(self, model: Model, feature: int) -> tuple[Stretch, ...]:
+    def stretches(self, feature: int, spell: Callable[[int], str]) -> tuple[Stretch, ...]:
         """Examples: the strongest of all, then by true quantile downward, no window twice."""
-        return stretches_of(model, self.top.drawn(feature), self.sample.drawn(feature), self.quantiles(feature))
+        return stretches_of(spell, self.top.drawn(feature), self.sample.drawn(feature), self.quantiles(feature))
 
     def partners(self, feature: int) -> tuple[Partner, ...]:
         """Features that are active at the same tokens, by PMI in nats."""
@@ -142,16 +157,14 @@ class FeatureStatistics:
         """Neurons of the same layer that go with it, by correlation."""
         return _listed(self.neurons, feature)
 
-    def fired_on(self, model: Model, feature: int) -> tuple[FiredOn, ...]:
+    def fired_on(self, feature: int, spell: Callable[[int], str]) -> tuple[FiredOn, ...]:
         """Tokens that it was most often active on."""
         if self.profile is None:
             return ()
         columns = (self.profile.ids, self.profile.counts, self.profile.means)
         rows = zip(*(column[feature].tolist() for column in columns), strict=True)
         active = max(1, int(self.spread.count[feature]))
-        return tuple(
-            FiredOn(i, token_word(model.tokenizer, i), n, n / active, mean) for i, n, mean in rows if i >= 0 and n > 0
-        )
+        return tuple(FiredOn(i, spell(i), n, n / active, mean) for i, n, mean in rows if i >= 0 and n > 0)
 
 
 def _listed(partners: Partners | None, feature: int) -> tuple[Partner, ...]:

@@ -3,6 +3,7 @@
 Reference: https://www.lesswrong.com/posts/qykrYY6rXXM7EEs8Q (logit weights of features)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,6 @@ from innerview.errors import DictionaryError, ModelError, SiteError
 from innerview.features.view import Word
 from innerview.models.matrix import matrix_of
 from innerview.models.model import Model
-from innerview.models.text import token_word
 from innerview.models.weights import unembedding
 
 # Sites whose value is added to the residual stream, or is the stream.
@@ -69,6 +69,9 @@ class Readout:
 
     def logits(self, rows: Float[Tensor, "n d_out"]) -> Float[Tensor, "n vocab"]:
         """What one unit of each row adds to the logits, for a stream of unit size."""
+        return self._written(rows) @ self.matrix.float()
+
+    def _written(self, rows: Tensor) -> Tensor:
         written = rows.detach().to(self.matrix.device, torch.float32)
         if self.onto is not None:
             written = written @ self.onto.to(written)
@@ -76,7 +79,13 @@ class Readout:
             written = written - written.mean(dim=-1, keepdim=True)
         if self.norm is not None:
             written = written * self.norm
-        return written.to(self.matrix.dtype).float() @ self.matrix.float()
+        return written
+
+    def cosines(self, rows: Float[Tensor, "n d_out"], ids: list[int]) -> Float[Tensor, "n ids"]:
+        """Cosines between what each row writes, as the norm scales it, and what the logits of some tokens read."""
+        columns = self.matrix[:, ids].float()
+        written = self._written(rows)
+        return (written @ columns / (written.norm(dim=1, keepdim=True) * columns.norm(dim=0)).clamp(min=1e-30)).cpu()
 
 
 def readout_of(model: Model | None, dictionary: Dictionary) -> Readout | str:
@@ -90,18 +99,20 @@ def readout_of(model: Model | None, dictionary: Dictionary) -> Readout | str:
 
 
 def words_of(
-    model: Model, readout: Readout, row: Float[Tensor, "d_out"], k: int
-) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
-    """Tokens that one row of a decoder promotes most, and those it suppresses most."""
+    readout: Readout, row: Float[Tensor, "d_out"], k: int, spell: Callable[[int], str]
+) -> tuple[tuple[Word, ...], ...]:
+    """Tokens that one row of a decoder promotes most, and those it suppresses most.
+
+    Args:
+        readout: How it reaches the logits.
+        row: The row.
+        k: How many of each.
+        spell: Gives the text of a token.
+    """
     logits = readout.logits(row[None])[0].cpu()
     most = min(k, len(logits))
-    return tuple(_listed(model, logits, logits.topk(most).indices)), tuple(
-        _listed(model, logits, logits.topk(most, largest=False).indices)
-    )
-
-
-def _listed(model: Model, logits: Tensor, ids: Tensor) -> list[Word]:
-    return [Word(i, token_word(model.tokenizer, i), float(logits[i])) for i in ids.tolist()]
+    each = (logits.topk(most).indices, logits.topk(most, largest=False).indices)
+    return tuple(tuple(Word(i, spell(i), float(logits[i])) for i in ids.tolist()) for ids in each)
 
 
 @torch.no_grad()

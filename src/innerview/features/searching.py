@@ -1,0 +1,81 @@
+"""Features by a word: what they are called, what they fire on, and what they promote."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+
+from innerview.dictionaries.dictionary import Dictionary
+from innerview.errors import FeatureError
+from innerview.features.profile import Profile
+from innerview.features.statistics import FeatureStatistics
+from innerview.features.view import Label
+from innerview.features.words import Readout
+
+# A word may be written as many tokens; a feature is asked about so many at the most.
+MOST_TOKENS = 64
+
+
+def labels_with(labels: Mapping[int, Label], wanted: str) -> list[tuple[int, str, str, float]]:
+    """Features whose label holds a text, with their label's score."""
+    folded = wanted.casefold()
+    found = [one for one in labels.values() if folded in one.text.casefold()]
+    return [(one.feature, "label", one.text, 1.0 if one.score is None else one.score) for one in found]
+
+
+def tokens_with(spelled: Mapping[int, str], wanted: str) -> list[int]:
+    """Ids of the tokens that say a word: the word itself, or what begins or ends with it; the closest first."""
+    folded = wanted.strip().casefold()
+    found = [(len(text.strip()), i) for i, text in spelled.items() if folded and folded in text.casefold()]
+    return [i for _, i in sorted(found)[:MOST_TOKENS]]
+
+
+def fired_on(
+    profile: Profile, statistics: FeatureStatistics, ids: list[int], spelled: Mapping[int, str]
+) -> list[tuple[int, str, str, float]]:
+    """Features that are often active on some tokens, with the share of their activations that is on each."""
+    made = []
+    for i in ids:
+        rows, columns = (profile.ids == i).nonzero(as_tuple=True)
+        counts = profile.counts[rows, columns].double() / statistics.spread.count[rows].clamp(min=1)
+        made += [
+            (row, "fires on", spelled[i], share) for row, share in zip(rows.tolist(), counts.tolist(), strict=True)
+        ]
+    return made
+
+
+@torch.no_grad()
+def promoting(
+    dictionary: Dictionary, readout: Readout, ids: list[int], spelled: Mapping[int, str], k: int
+) -> list[tuple[int, str, str, float]]:
+    """Features that promote some tokens, with the cosine of what they write and what each token's logit reads."""
+    if not ids:
+        return []
+    cosines = readout.cosines(dictionary.weights.decoder, ids)
+    best = cosines.topk(min(k, len(cosines)), dim=0)
+    made = []
+    for nth, i in enumerate(ids):
+        pairs = zip(best.indices[:, nth].tolist(), best.values[:, nth].tolist(), strict=True)
+        made += [(row, "promotes", spelled[i], value) for row, value in pairs if value > 0]
+    return made
+
+
+def found_frame(rows: list[tuple[int, str, str, float]], k: int) -> pd.DataFrame:
+    """The best finds, one row a feature and reason: labels first, then what fires, then what promotes."""
+    frame = pd.DataFrame(rows, columns=["feature", "because", "word", "score"])
+    order = {"label": 0, "fires on": 1, "promotes": 2}
+    frame["rank"] = frame["because"].map(order)
+    frame = frame.sort_values(["rank", "score"], ascending=[True, False], kind="stable")
+    frame = frame.drop_duplicates(["feature", "because"])
+    return frame.groupby("because", sort=False).head(k).drop(columns="rank").reset_index(drop=True)
+
+
+def checked_word(wanted: object) -> str:
+    """A word to look for.
+
+    Raises:
+        FeatureError: It is none.
+    """
+    if not isinstance(wanted, str) or not wanted.strip():
+        raise FeatureError(f"features are searched by a word, not by {wanted!r:.40}")
+    return wanted
