@@ -18,7 +18,7 @@ FLOORS = (
             "runs", "hooks", "attachments", "own_forwards", "writing_runs", "pair_runs", "taps", "calls", "activations", "direction", "readings",
             "conditions", "recorder", "rows", "plans", "forwards", "sides",
             "inputs", "one_site", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written", "compiling",
-            "where", "capturing", "edits", "generation", "stores",
+            "where", "capturing", "edits", "generation", "generation_requests", "writers", "decoding", "written_ids", "stores",
         },
     ),
     ("codes", {"dictionaries"}),
@@ -30,7 +30,19 @@ FLOORS = (
 )  # fmt: skip
 FLOOR = {name: height for height, (_, names) in enumerate(FLOORS) for name in names}
 # Optional dependencies, imported where they are used: the extra `export`, for pages of notebooks, and jupyter's own.
-OPTIONAL = {"sae_lens", "nbclient", "nbformat", "mistune", "pygments", "IPython", "ipykernel", "torchvision", "peft", "numba", "triton"}
+OPTIONAL = {
+    "sae_lens",
+    "nbclient",
+    "nbformat",
+    "mistune",
+    "pygments",
+    "IPython",
+    "ipykernel",
+    "torchvision",
+    "peft",
+    "numba",
+    "triton",
+}
 GUARDED = {
     "triton": ("kernels/",),
     "transformers": ("models/", "dictionaries/loaders/"),

@@ -1,33 +1,34 @@
 """Generation as a live handle: a worker thread writes, the handle reads, updates and stops it."""
 
 import atexit
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from innerview.activations import Activations
 from innerview.direction import Direction
 from innerview.edits import Edit
 from innerview.errors import EditError, GenerationError
+from innerview.generation_requests import check_request, filler, start_tokens
 from innerview.hooks import board_of, refuse_compiled
 from innerview.models import text
 from innerview.models.model import Model
 from innerview.models.options import CacheKind, Options
 from innerview.models.sampling import GumbelSampler
-from innerview.models.writing import generation_config
+from innerview.models.writing import own_stops
 from innerview.opened import opened
 from innerview.pair_runs import PairWritingRun, check_late, check_pair
 from innerview.readings import Reading
 from innerview.recorder import Recorder
 from innerview.rows import Memory
-from innerview.runs import EMPTY, Plan, Rows, check_prompts, check_width, current
-from innerview.sides import decoder_start, encoder_of, is_pair
+from innerview.runs import EMPTY, Plan, Rows, check_prompts, current
+from innerview.sides import is_pair
+from innerview.writers import Request, writer_of
 from innerview.writing_runs import WritingRun
 from innerview.written import Written
+from innerview.written_ids import WrittenIds
 
 LEAVING_S = 10.0
 
@@ -55,32 +56,31 @@ class Generation:
         self._tokens = tokens
         self._read = read
         self._base = base
-        pad_id = text.pad_id(model) if read is None else _filler(model)
-        self._config = generation_config(model, options, pad_id=pad_id)
-        self._sampler = GumbelSampler(options) if options.is_drawn else None
-        self._each = each = options.num_return_sequences if options.is_drawn else 1
+        pad_id = text.pad_id(model) if read is None else filler(model)
+        sampler = GumbelSampler(options) if options.is_drawn else None
+        stops = own_stops(model)
+        request = Request(model, tokens, read, options, stops, pad_id, sampler)
+        self._writer = writer_of(request)
+        self._each = request.each
         self._on_token = on_token
         self._room = options.max_new_tokens - 1
-        self._ids = tokens.ids.repeat_interleave(each, dim=0)
         self._cancel = threading.Event()
         self._finished = threading.Event()
         self._error: BaseException | None = None
         self._recorder = Recorder(model, readings)
         self._written = Written(model, capture)
         lengths = tokens.lengths
-        self._rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
+        rows = Rows(tokens.left_pad, lengths, lengths, is_full=bool(tokens.mask.all()))
         # Beams end inside transformers, and what they hand over holds no end of text.
-        self._ends = set() if options.num_beams > 1 else set(self._stops())
-        self._counted = 0
-        self._has_ended = False
-        # What transformers is told behind each token: no row ends for our sake.
-        self._goes_on: Tensor | None = None
+        self._text = WrittenIds(
+            tokens.ids.repeat_interleave(self._each, dim=0), rows, stops, is_ended_elsewhere=options.num_beams > 1
+        )
         taps = _together(self._recorder.taps(), self._written.taps())
         board, recomputes = board_of(model), options.cache == "none"
         self._run = (
-            WritingRun(board, plan, self._rows, recomputes=recomputes, taps=taps)
+            WritingRun(board, plan, rows, recomputes=recomputes, taps=taps)
             if read is None
-            else PairWritingRun(board, plan, self._rows, read=read, recomputes=recomputes, taps=taps)
+            else PairWritingRun(board, plan, rows, read=read, recomputes=recomputes, taps=taps)
         )
         self._recorder.run = self._written.run = self._run
         self._run.memory = Memory(tokens.ids, tokens.mask, tokens.lengths)
@@ -116,9 +116,7 @@ class Generation:
     @property
     def tokens_so_far(self) -> list[list[int]]:
         """Ids generated so far, row by row, without what follows the end of text."""
-        generated = self._ids[:, self._tokens.ids.shape[1] :]
-        counts = _real_counts(generated, self._stops())
-        return [row[:n].tolist() for row, n in zip(generated, counts.tolist(), strict=True)]
+        return self._text.listed()
 
     @property
     def projections(self) -> dict[str, list[list[float]]]:
@@ -137,10 +135,9 @@ class Generation:
         if not self._written.sites:
             raise GenerationError("this run keeps no activations; start it with capture=['blocks.*.resid'] or the like")
         self.wait()
-        ids, pads = self._ids, self._tokens.left_pad.repeat_interleave(self._each)
-        written = _real_counts(ids[:, self._tokens.ids.shape[1] :], self._stops())
+        pads = self._tokens.left_pad.repeat_interleave(self._each)
         prompts = self._tokens.lengths.repeat_interleave(self._each)
-        return self._written.activations(ids, pads, prompts + (written - 1).clamp(min=0))
+        return self._written.activations(self._text.ids, pads, prompts + (self._text.counts() - 1).clamp(min=0))
 
     @property
     def done(self) -> bool:
@@ -163,8 +160,13 @@ class Generation:
         return self._run.plan.edits
 
     @property
+    def decoder(self) -> str:
+        """Who writes the tokens: `"own loop"`, or `"transformers' generate: "` and why."""
+        return self._writer.name
+
+    @property
     def _is_single(self) -> bool:
-        return self._tokens.is_single and self._ids.shape[0] == 1
+        return self._tokens.is_single and self._text.ids.shape[0] == 1
 
     def __repr__(self) -> str:
         state = "failed" if self._error else "stopped" if self.cancelled else "done" if self.done else "writing"
@@ -255,30 +257,13 @@ class Generation:
             self._finished.set()
 
     def _write(self) -> None:
-        device = self.model.device
-        read = self._tokens if self._read is None else self._read
-        given = {"input_ids": read.ids, "attention_mask": read.mask.long()}
-        if self._read is not None:
-            given["decoder_input_ids"] = self._tokens.ids
-        processors = [self._sampler] if self._sampler else []
-        writer: Any = self.model.module
-        written = writer.generate(
-            **{name: value.repeat_interleave(self._each, dim=0).to(device) for name, value in given.items()},
-            generation_config=self._config,
-            logits_processor=processors,
-            stopping_criteria=[self._on_step],
-        )
-        self._ids = written.cpu()
+        last = self._writer.write(self._on_step)
+        if last is not None:
+            self._text.ids = last
 
-    def _on_step(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def _on_step(self, ids: Tensor) -> None:
         """Called behind each token: keep it, tell the listener, stop if asked."""
-        if self._config.num_beams > 1:
-            # Candidates of each prompt come best first; unfinished beams hold no end of text.
-            each = input_ids.shape[0] // self._tokens.ids.shape[0]
-            self._ids = input_ids[::each].cpu()
-        else:
-            self._ids = input_ids.cpu()
-        self._count()
+        self._run.rows = self._text.take(ids)
         if self._on_token is not None:
             token = current.set(None)
             try:
@@ -287,51 +272,10 @@ class Generation:
                 current.reset(token)
         if self._cancel.is_set():
             raise _Cancelled
-        if self._goes_on is None or self._goes_on.shape[0] != input_ids.shape[0]:
-            self._goes_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-        return self._goes_on
-
-    def _count(self) -> None:
-        """Bring the rows' lengths up to date: what follows the end of text is padding."""
-        start = self._tokens.ids.shape[1]
-        rows, width = self._ids.shape[0], self._ids.shape[1] - start
-        if self._ends and not self._has_ended:
-            fresh = self._ids[:, start + self._counted :].tolist()
-            self._has_ended = any(not self._ends.isdisjoint(row) for row in fresh)
-        self._counted = width
-        base = self._rows
-        if not self._has_ended:
-            # Until a row ends, every token is real: looking at the newest ones is enough.
-            self._run.rows = Rows(base.left_pad, base.length, base.prompt_len, is_full=base.is_full, grown=width)
-            return
-        counts = _real_counts(self._ids[:, start:], list(self._ends))
-        lengths = base.length.repeat_interleave(rows // base.length.shape[0])
-        is_full = base.is_full and bool((counts == width).all())
-        self._run.rows = Rows(base.left_pad, lengths + counts, base.prompt_len, is_full=is_full)
-
-    def _stops(self) -> list[int]:
-        stops = self._config.eos_token_id
-        return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
 
 
 def _together(taps: dict[Any, list[Any]], others: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
     return {point: taps.get(point, []) + others.get(point, []) for point in (*taps, *others)}
-
-
-def _real_counts(generated: Tensor, stops: list[int]) -> Tensor:
-    """Number of tokens of each row up to its first end of text, that one included, shape [rows]."""
-    width = generated.shape[1]
-    is_stop = (
-        torch.isin(generated, torch.tensor(stops, dtype=torch.long))
-        if stops
-        else torch.zeros_like(generated, dtype=torch.bool)
-    )
-    first = (
-        torch.where(is_stop.any(dim=1), is_stop.long().argmax(dim=1) + 1, width)
-        if width
-        else torch.zeros(len(generated))
-    )
-    return first.long()
 
 
 def generate(
@@ -378,13 +322,15 @@ def generate(
         TextError: The prompt cannot be read, or does not fit into the context.
     """
     options = Options(max_new_tokens, temperature, top_k, top_p, seed, num_beams, num_return_sequences, cache)
-    _check(model, options, readings, on_token)
+    check_request(model, options, readings, on_token)
     if capture and num_beams > 1:
         raise GenerationError(
             f"activations follow one text a prompt, and {num_beams} beams reorder theirs; use num_beams=1"
         )
     read = text.encode(model, prompt) if is_pair(model.module) else None
-    tokens = text.encode(model, prompt, pad_left=True, room=max_new_tokens) if read is None else _start(model, read)
+    tokens = (
+        text.encode(model, prompt, pad_left=True, room=max_new_tokens) if read is None else start_tokens(model, read)
+    )
     base = EMPTY if hermetic else board_of(model).frozen_plan()
     plan = base + Plan.of(model, edits)
     if plan.by_point or readings or capture:
@@ -411,65 +357,3 @@ def _stop_all() -> None:
 
 
 atexit.register(_stop_all)
-
-
-def _start(model: Model, read: text.Tokens) -> text.Tokens:
-    """What the decoder of an encoder–decoder starts from, a row for each that its encoder reads."""
-    start = decoder_start(model.module)
-    assert start is not None
-    ids = torch.full((read.ids.shape[0], 1), start)
-    return text.Tokens(ids, torch.ones_like(ids, dtype=torch.bool), read.is_single)
-
-
-def _filler(model: Model) -> int:
-    """The id that fills a decoder's rows behind their end."""
-    found = getattr(model.module.config, "pad_token_id", None)
-    return found if isinstance(found, int) else text.pad_id(model)
-
-
-def _check_pair_writes(model: Model, options: Options) -> None:
-    root: Any = model.module
-    if "input_ids" not in inspect.signature(root.forward).parameters or encoder_of(root) is None:
-        raise GenerationError(
-            f"the encoder of {model.name} reads no token ids; call model.module.generate(...) inside iv.editing(model, edits)"
-        )
-    if decoder_start(root) is None:
-        raise GenerationError(
-            f"{model.name} does not say what its decoder starts from: its config has decoder_start_token_id=None; "
-            "set model.module.generation_config.decoder_start_token_id first"
-        )
-    if model.context is not None and options.max_new_tokens >= model.context:
-        raise GenerationError(
-            f"max_new_tokens={options.max_new_tokens} and the start do not fit into the decoder's context of {model.context}; "
-            f"ask for at most {model.context - 1}"
-        )
-
-
-def _check(model: Model, options: Options, readings: Any, on_token: Any) -> None:
-    """Refuse what this network, or this choice of options, cannot do."""
-    if not hasattr(model.module, "generate"):
-        raise GenerationError(
-            f"{model.name} ({type(model.module).__name__}) does not generate text; open a causal language model"
-        )
-    if is_pair(model.module):
-        _check_pair_writes(model, options)
-    if on_token is not None and not callable(on_token):
-        raise GenerationError(f"on_token is called with the run behind each token, and {on_token!r} cannot be called")
-    if isinstance(readings, (Direction, Reading)) or not isinstance(readings, Sequence):
-        raise GenerationError(f"readings are a list of directions, not {readings!r}")
-    if options.num_beams > 1 and readings:
-        raise GenerationError(
-            f"readings follow one text a prompt, and {options.num_beams} beams reorder theirs; use num_beams=1"
-        )
-    for direction in readings:
-        if not isinstance(direction, (Direction, Reading)):
-            raise EditError(
-                f"a reading is a Direction or a Reading, not {direction!r} of type {type(direction).__name__}"
-            )
-        check_width(direction.vector.numel(), model.site(direction.site))
-    names = [direction.name for direction in readings]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise GenerationError(
-            f"{names.count(twice)} readings are called {twice!r}; name them apart with direction.named(...)"
-        )

@@ -41,8 +41,8 @@ BINDING = (
 OF_PAIRS = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id")
 
 
-def generation_config(model: Model, options: Options, *, pad_id: int) -> Any:
-    """Options of a run: the likeliest token at each step (draws are made by the run's own sampler), the network's own stops.
+def own_stops(model: Model) -> list[int]:
+    """Ids that end a text of a network, its own settings having been looked at.
 
     Raises:
         GenerationError: The network's own generation config sets what would change the choice and cannot be overridden.
@@ -60,13 +60,18 @@ def generation_config(model: Model, options: Options, *, pad_id: int) -> Any:
     stops = getattr(own, "eos_token_id", None)
     if stops is None:
         stops = getattr(model.tokenizer, "eos_token_id", None)
+    return [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+
+
+def generation_config(options: Options, *, stops: list[int], pad_id: int) -> Any:
+    """Options of a run for transformers' `generate`: the likeliest token at each step (draws are made by the run's own sampler)."""
     config = GenerationConfig(
         max_new_tokens=options.max_new_tokens,
         do_sample=False,
         num_beams=options.num_beams,
         num_return_sequences=1 if options.is_drawn else options.num_return_sequences,
         use_cache=options.cache != "none",
-        eos_token_id=stops,
+        eos_token_id=stops or None,
         pad_token_id=pad_id,
         **NEUTRAL,
     )
