@@ -13,7 +13,7 @@ from innerview.kernels import fused
 from innerview.kernels.path import Task
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ("fused_cases.py",)
+CASES = ("fused_cases.py", "fused_screen_cases.py")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="THE GPU KERNELS WERE NOT TESTED: Triton is not installed (it has wheels for Linux alone): pip install triton",

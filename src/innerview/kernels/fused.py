@@ -25,8 +25,11 @@ LAUNCHES_S = 1e-4
 
 def encode(encoder: Encoder, x: Float[Tensor, "tokens d"]) -> Sparse:
     """Codes, as `reference.encode` gives them."""
-    starts = list(range(0, max(len(x), 1), BLOCK))
-    return Sparse.joined([_block(encoder, x[start : start + BLOCK]) for start in starts], starts)
+    size, rule = BLOCK, encoder.rule
+    if isinstance(rule, Largest):
+        size = min(size, largest.tokens_at_once(rule.k, encoder.n_features))
+    starts = list(range(0, max(len(x), 1), size))
+    return Sparse.joined([_block(encoder, x[start : start + size]) for start in starts], starts)
 
 
 def refusal(task: Task) -> str | None:

@@ -1,5 +1,7 @@
 """The k largest of each token, exact, from the best few of each tile: with a certificate, and again where it is not given."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -11,6 +13,8 @@ from innerview.kernels.tiling import ROUNDS_TO_0, Product, Tiling
 # Keys are ordered as codes are chosen: by value, of equals the lowest feature first. The bits of a float32 above 0 in the upper half,
 # this less the feature in the lower; 0 is no code.
 LAST = 0x7FFFFFFF
+# Tokens of one launch at most, and keys.
+BLOCK, KEYS = 16384, 1 << 25
 
 
 def encode(product: Product, k: int) -> Sparse:
@@ -33,6 +37,14 @@ def encode(product: Product, k: int) -> Sparse:
     return codes_of(chosen, product.dtype)
 
 
+def tokens_at_once(k: int, n_features: int, each: int = 1) -> int:
+    """Tokens of one launch: so many that the keys of their tiles, times `each`, take a quarter of a gigabyte."""
+    tiling = Tiling.of(BLOCK, torch.bfloat16)
+    n_tiles = tiling.along_features(n_features)
+    a_token = n_tiles * each * kept_of_a_tile(k, n_tiles, tiling.features)
+    return max(64, min(BLOCK, KEYS // max(1, a_token)))
+
+
 def kept_of_a_tile(k: int, n_tiles: int, most: int) -> int:
     """How many of a tile are kept, so that where features fall as they may few tokens have more in it."""
     mean = k / n_tiles
@@ -52,7 +64,7 @@ def codes_of(chosen: Int[Tensor, "rows k"], dtype: torch.dtype) -> Sparse:
     least = int(torch.tensor(ROUNDS_TO_0[dtype]).view(torch.int32))
     counts = (chosen >> 32 > least).sum(dim=1)
     words = ((LAST - (chosen & LAST)) << 32) | (chosen >> 32)
-    n, k = words.shape
+    k = words.shape[1]
     padded = torch.nn.functional.pad(words, (0, room(k) - k))
     return read_out([Part(Slots(padded, counts.int()))], counts, int(counts.sum()), dtype)
 
@@ -66,13 +78,12 @@ def keys_of(slots: Slots) -> Int[Tensor, "rows capacity"]:
 
 def _again(product: Product, rows: Tensor, least: Tensor, k: int) -> Tensor:
     """The k largest keys of some rows, of all features that reach the value of a key."""
-    some = product.of_rows(rows)
-    cuts = (least >> 32).int().view(torch.float32)
+    some = replace(product.of_rows(rows), by_row=(least >> 32).int().view(torch.float32))
     found = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)
     capacity, left = room(4 * k, len(product.weight)), torch.arange(len(rows), device=rows.device)
     while len(left):
         slots = Slots.empty(len(left), capacity, rows.device)
-        some.of_rows(left).fill("at_least", slots, cuts[left])
+        some.of_rows(left).fill("at_least", slots)
         fits = slots.counts <= capacity
         found[left] = merged(keys_of(slots)[:, None], k)
         left, capacity = left[~fits], room(int(slots.counts.max()), len(product.weight))

@@ -24,7 +24,8 @@ class Slots:
     """Codes by token, each one word: the feature in the upper half, the bits of a float32 from 0 in the lower.
 
     Attributes:
-        words: int64, shape [n_tokens, capacity]; what lies behind a token's count is no code.
+        words: int64, shape [n_tokens, capacity]; what lies behind a token's count is no code,
+            and a word of value 0 is none either.
         counts: Codes of each token, also of those that had more than `capacity`, whose rest was not kept; int32, shape [n_tokens].
     """
 
@@ -118,13 +119,17 @@ def reading(
         place = tl.arange(0, CAPACITY)
         is_code = place < count
         word = tl.load(own + place, mask=is_code, other=0)
-        rank = place
-        if not IS_ORDERED:
+        # A candidate that turned out to be none has a value of 0.
+        is_code = is_code & ((word & 0x7FFFFFFF) > 0)
+        if IS_ORDERED:
+            rank = tl.cumsum(is_code.to(tl.int32), axis=0) - 1
+        else:
             rank = tl.zeros_like(place)
             chunk = tl.arange(0, CHUNK)
             for start in range(0, count, CHUNK):
-                other = tl.load(own + start + chunk, mask=chunk < count - start, other=0x7FFFFFFFFFFFFFFF)
-                rank += tl.sum((other[None, :] < word[:, None]).to(tl.int32), axis=1)
+                other = tl.load(own + start + chunk, mask=chunk < count - start, other=0)
+                is_before = ((other & 0x7FFFFFFF) > 0)[None, :] & (other[None, :] < word[:, None])
+                rank += tl.sum(is_before.to(tl.int32), axis=1)
         row = tl.load(rows + number)
         to = tl.load(starts + row) + rank
         value = (word & 0x7FFFFFFF).to(tl.int32).to(tl.float32, bitcast=True)

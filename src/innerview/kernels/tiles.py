@@ -19,6 +19,8 @@ def tiles(
     second: Any,
     third: Any,
     by_row: Any,
+    massive_x: Any,
+    massive_weight: Any,
     words: Any,
     counts: Any,
     n_rows: Any,
@@ -27,6 +29,7 @@ def tiles(
     capacity: Any,
     RULE: tl.constexpr,
     BEST: tl.constexpr,
+    MASSIVE: tl.constexpr,
     LEAST: tl.constexpr,
     PRECISION: tl.constexpr,
     IS_WIDENED: tl.constexpr,
@@ -42,15 +45,18 @@ def tiles(
         x: Inputs, shape [n_rows, d].
         weight: Shape [n_features, d].
         bias: float32, shape [n_features].
-        first: `above`: thresholds from 0; `behind`: the gate's bias; `upper`: thresholds from 0; shape [n_features].
-        second: `behind`: factor of the magnitude; `upper` and `screened`: length of the rounded row of the weight, shape [n_features].
-        third: `behind`: bias of the magnitude; `upper` and `screened`: length of what rounding took from the row, shape [n_features].
-        by_row: `at_least`: the row's cut, shape [n_rows]; `upper` and `screened`: factors of `second`, of `third`, and what is added,
-            then, in `from_cut`, the row's cut, shape [4, n_rows].
+        first: `above`, `upper`: cuts; `behind`: the gate's bias; shape [n_features].
+        second: `behind`: factor of the magnitude; screens: length of the weight's row; shape [n_features].
+        third: `behind`: bias of the magnitude; screens: length of what rounding took from the row; shape [n_features].
+        by_row: `at_least`: the row's cut, shape [n_rows]; screens: what the bound takes of `second`, and of `third`, and, in
+            `from_cut`, the row's cut, shape [3, n_rows].
+        massive_x: Coordinates of the inputs that are kept out of the product, float32, shape [n_rows, MASSIVE].
+        massive_weight: The weight's, shape [n_features, MASSIVE].
         words: Slots, int64, shape [n_rows, capacity]; with `BEST`, keys, shape [n_rows, tiles of features, BEST].
         counts: Codes that were found in each row, those without a slot too, int32, shape [n_rows]. It starts at 0.
-        RULE: `above`, `behind`, `at_least` (a row's own cut), `largest` (the best of each row of the tile), and screens, which keep what may
-            be a code: `upper` (above), `from_cut` (at least a row's cut), `best_upper` (the best upper bounds).
+        RULE: `above`, `behind`, `at_least` (a row's own cut), `largest` (the best of each row of the tile), and screens, which look at
+            what a product may be at most: `upper` (at least a cut), `from_cut` (at least a row's), `best_upper` (the best).
+        MASSIVE: How many coordinates are kept out of the product, 0 or a power of two from 16.
         LEAST: What is not above it rounds to 0 in the weight's own format, and is no code.
         IS_WIDENED: Whether products are taken of float32: Triton's interpreter has no bf16 ones.
         BEST: How many of each row of the tile `largest` and `best_upper` keep.
@@ -89,6 +95,13 @@ def tiles(
         from_x += DEPTH
         from_weight += DEPTH
 
+    if MASSIVE > 0:
+        coordinate = tl.arange(0, MASSIVE)
+        left = tl.load(massive_x + row[:, None] * MASSIVE + coordinate[None, :], mask=is_row[:, None], other=0.0)
+        right = tl.load(
+            massive_weight + feature[None, :] * MASSIVE + coordinate[:, None], mask=is_feature[None, :], other=0.0
+        )
+        total = tl.dot(left, right, total, input_precision="ieee")
     pre = total + tl.load(bias + feature, mask=is_feature, other=0.0)[None, :]
     is_inside = is_row[:, None] & is_feature[None, :]
     value = pre
@@ -109,16 +122,16 @@ def tiles(
     else:
         length = tl.load(second + feature, mask=is_feature, other=0.0)
         lost = tl.load(third + feature, mask=is_feature, other=0.0)
-        times_length = tl.load(by_row + row, mask=is_row, other=0.0)
-        times_lost = tl.load(by_row + n_rows + row, mask=is_row, other=0.0)
-        added = tl.load(by_row + 2 * n_rows + row, mask=is_row, other=0.0)
-        bound = times_length[:, None] * length[None, :] + times_lost[:, None] * lost[None, :] + added[:, None]
-        value = pre + bound
+        of_length = tl.load(by_row + row, mask=is_row, other=0.0)
+        of_lost = tl.load(by_row + n_rows + row, mask=is_row, other=0.0)
+        value = pre + of_length[:, None] * length[None, :] + of_lost[:, None] * lost[None, :]
+        # What is no number is looked at.
+        value = tl.where(value == value, value, float("inf"))
         if RULE == "upper":
             cut = tl.load(first + feature, mask=is_feature, other=0.0)
             keep = value >= cut[None, :]
         elif RULE == "from_cut":
-            least = tl.load(by_row + 3 * n_rows + row, mask=is_row, other=0.0)
+            least = tl.load(by_row + 2 * n_rows + row, mask=is_row, other=0.0)
             keep = (value >= least[:, None]) & (value > 0)
         else:
             keep = value > 0
@@ -135,12 +148,14 @@ def tiles(
             tl.store(to + i, tl.where(best > 0, key, 0), mask=is_row)
             rest = tl.where(column[None, :] == place[:, None], 0.0, rest)
     else:
-        if RULE != "upper" and RULE != "from_cut":
+        if RULE != "upper" and RULE != "from_cut" and RULE != "at_least":
             keep = keep & (value > LEAST)
         is_one = keep.to(tl.int32)
         found = tl.sum(is_one, axis=1)
         base = tl.atomic_add(counts + row, found, mask=is_row & (found > 0))
         place = base[:, None] + tl.cumsum(is_one, axis=1) - 1
-        word = (feature.to(tl.int64) << 32)[None, :] | tl.maximum(value, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
+        # Bits of a positive number alone: the sign of another would reach into the feature.
+        bits = tl.where(value > 0, value, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
+        word = (feature.to(tl.int64) << 32)[None, :] | bits
         to = words + (row.to(tl.int64) * capacity)[:, None] + place
         tl.store(to, word, mask=keep & (place < capacity))

@@ -51,6 +51,8 @@ class Product:
         bias: float32, shape [n_features].
         by_feature: first, second and third, float32, shape [n_features].
         dtype: Format of the codes.
+        by_row: float32, for rules that take it.
+        massive: Coordinates kept out of the product, of the inputs and of the weight, float32, each shape [..., 16]; None without.
     """
 
     x: Tensor
@@ -58,32 +60,35 @@ class Product:
     bias: Tensor
     by_feature: tuple[Tensor, Tensor, Tensor]
     dtype: torch.dtype
+    by_row: Tensor | None = None
+    massive: tuple[Tensor, Tensor] | None = None
 
     def of_rows(self, rows: Tensor) -> "Product":
         """The same of some rows of the input."""
-        return replace(self, x=self.x[rows])
+        by_row = None if self.by_row is None else self.by_row[..., rows].contiguous()
+        massive = None if self.massive is None else (self.massive[0][rows], self.massive[1])
+        return replace(self, x=self.x[rows], by_row=by_row, massive=massive)
 
-    def fill(self, rule: str, slots: Slots, by_row: Tensor | None = None) -> None:
+    def fill(self, rule: str, slots: Slots) -> None:
         """Append what passes a rule to the slots of its rows. Nothing waits for the device."""
-        self._launch(rule, slots.words, slots.counts, slots.capacity, 0, by_row, Tiling.of(len(self.x), self.x.dtype))
+        self._launch(rule, slots.words, slots.counts, slots.capacity, 0, Tiling.of(len(self.x), self.x.dtype))
 
-    def best(self, rule: str, each: int, tiling: Tiling, by_row: Tensor | None = None) -> Tensor:
+    def best(self, rule: str, each: int, tiling: Tiling) -> Tensor:
         """Keys of the best of each row and tile, falling, 0 where there are fewer, int64, shape [n_rows, tiles, each]."""
         n_tiles = tiling.along_features(len(self.weight))
         keys = torch.empty(len(self.x), n_tiles, each, dtype=torch.int64, device=self.x.device)
-        self._launch(rule, keys, keys, 0, each, by_row, tiling)
+        self._launch(rule, keys, keys, 0, each, tiling)
         return keys
 
-    def _launch(
-        self, rule: str, words: Tensor, counts: Tensor, capacity: int, best: int, by_row: Tensor | None, tiling: Tiling
-    ) -> None:
+    def _launch(self, rule: str, words: Tensor, counts: Tensor, capacity: int, best: int, tiling: Tiling) -> None:
         (n, d), m = self.x.shape, len(self.weight)
         if not n or not m:
             return
         grid = (-(-n // tiling.rows) * tiling.along_features(m),)
+        massive = self.massive or (self.x, self.x)
         tiles[grid](
-            self.x, self.weight, self.bias, *self.by_feature, self.x if by_row is None else by_row, words, counts, n, m, d, capacity,
-            RULE=rule, BEST=best, LEAST=ROUNDS_TO_0[self.dtype], PRECISION="ieee", IS_WIDENED=is_interpreted(),
+            self.x, self.weight, self.bias, *self.by_feature, self.x if self.by_row is None else self.by_row, *massive, words, counts,
+            n, m, d, capacity, RULE=rule, BEST=best, MASSIVE=0 if self.massive is None else massive[0].shape[1], LEAST=ROUNDS_TO_0[self.dtype], PRECISION="ieee", IS_WIDENED=is_interpreted(),
             IS_EVEN=d % tiling.depth == 0, ROWS=tiling.rows, FEATURES=tiling.features, DEPTH=tiling.depth, GROUP=tiling.group,
             num_warps=tiling.warps, num_stages=tiling.stages,
         )  # fmt: skip
