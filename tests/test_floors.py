@@ -33,6 +33,7 @@ FLOOR = {name: height for height, (_, names) in enumerate(FLOORS) for name in na
 OPTIONAL = {
     "sae_lens",
     "nbclient",
+    "pyarrow",
     "nbformat",
     "mistune",
     "pygments",

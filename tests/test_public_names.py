@@ -9,7 +9,7 @@ import pytest
 import innerview as iv
 
 NAMES = [
-    "Dashboard", "dashboard", "FeatureError", "FeatureStatistics", "feature_statistics", "FeatureView", "OnText", "feature_on_text",
+    "Dashboard", "dashboard", "load_dashboard", "NeuronpediaUpload", "FeatureError", "FeatureStatistics", "feature_statistics", "FeatureView", "OnText", "feature_on_text",
     "Page", "page", "Attention", "Control", "Evidence", "EvidenceCard", "EvidenceError",
     "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
     "ActiveSubspace",

@@ -139,6 +139,8 @@ _HOMES = {
     "JointTraining": "dictionaries.training.joint",
     "Dashboard": "features.dashboards",
     "dashboard": "features.dashboards",
+    "load_dashboard": "features.dashboards",
+    "NeuronpediaUpload": "features.neuronpedia",
     "FeatureError": "errors",
     "FeatureStatistics": "features.statistics",
     "feature_statistics": "features.statistics",

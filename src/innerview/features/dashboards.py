@@ -1,9 +1,10 @@
 """Every feature of a dictionary, to look at: a table of all, and one feature's page by its number."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ from innerview.errors import FeatureError
 from innerview.features import searching
 from innerview.features.corpus import checked_dictionary, reads_bos
 from innerview.features.effects import with_effects
+from innerview.features.loading import read_contents
 from innerview.features.nearest import nearest
+from innerview.features.neuronpedia import NeuronpediaUpload, write_upload
 from innerview.features.on_text import OnText, feature_on_text
+from innerview.features.saving import Contents, write_contents
 from innerview.features.statistics import FeatureStatistics, feature_statistics
 from innerview.features.view import FeatureView, Histogram, Label, Partner, Word
 from innerview.features.words import Readout, readout_of, words_of
@@ -175,6 +179,46 @@ class Dashboard(ShowsItself):
         """
         return replace(self, written=Written.of(self._known, self._readout, k, progress=progress))
 
+    # On disk.
+
+    def save(self, folder: str | os.PathLike[str], *, progress: bool | None = None) -> Path:
+        """Write this dashboard as files that others read; returns the folder. `iv.load_dashboard` reads it back.
+
+        Tensors with a row a feature in safetensors, names and labels in JSON, and a table in parquet where pyarrow is installed. Words
+        and neighbours of every feature are gathered first, where they were not yet.
+
+        Args:
+            folder: The folder; made where it is missing.
+            progress: Show how far it is; after two seconds when None.
+        Raises:
+            FeatureError: No texts were read, or the disk did not take it.
+        """
+        if self.statistics is None:
+            raise FeatureError(
+                "no texts were read, so there is nothing to keep: iv.dashboard(dictionary, model, texts)"
+            )
+        whole = self if self.written or not self.dictionary else self.with_words(progress=progress)
+        contents = Contents(self.statistics, whole.written, self.labels)
+        return write_contents(contents, folder, self.spell, whole.frame(words=True))
+
+    def to_neuronpedia(
+        self, folder: str | os.PathLike[str], upload: NeuronpediaUpload, features: Iterable[int] | None = None, *, progress: bool | None = None
+    ) -> Path:  # fmt: skip
+        """Write features in the layout that Neuronpedia takes up; returns the folder of the source.
+
+        Args:
+            folder: Where; `<model>/<source>/` is made inside.
+            upload: What Neuronpedia is to call them.
+            features: Their numbers; those that were active when None.
+            progress: Show how far it is; after two seconds when None.
+        Raises:
+            FeatureError: No texts were read, or the disk did not take it.
+        """
+        if self.statistics is None:
+            raise FeatureError("no texts were read, so there are no examples: iv.dashboard(dictionary, model, texts)")
+        chosen = self.statistics.spread.count.nonzero()[:, 0].tolist() if features is None else list(features)
+        return write_upload(self, chosen, self._readout, folder, upload, progress=progress)
+
     # What they are made of.
 
     def spell(self, token: int) -> str:
@@ -285,6 +329,27 @@ def dashboard(
         return Dashboard(own, model)
     read = feature_statistics(model, own, texts, together=together, neurons=neurons, folder=folder, progress=progress)
     return Dashboard(own, model, read)
+
+
+def load_dashboard(
+    folder: str | os.PathLike[str], dictionary: Dictionary | None = None, model: Model | None = None
+) -> Dashboard:
+    """A dashboard from a folder; with its dictionary and network it answers on any text too.
+
+    Args:
+        folder: Where `Dashboard.save` wrote it.
+        dictionary: Its dictionary.
+        model: Its network.
+    Raises:
+        FeatureError: The folder is damaged, holds something else, or is of another dictionary.
+    """
+    found = read_contents(folder)
+    n = found.statistics.n_features
+    if dictionary is not None and checked_dictionary(dictionary).n_features != n:
+        raise FeatureError(
+            f"the dashboard is of {n} features, and the dictionary has {dictionary.n_features}; give its own"
+        )
+    return Dashboard(dictionary, model, found.statistics, dict(found.labels), found.written, dict(found.spelled))
 
 
 def labels_of(given: Any, n_features: int) -> dict[int, Label]:
