@@ -50,7 +50,7 @@ function EvidenceCard({ sync }: Scene) {
   return (
     <Frame
       title={HEADING}
-      what={readable(wire.about ?? "")}
+      what={wire.about ? readable(wire.about) : ""}
       life={sync.life.value}
       status={status}
       verbs={
@@ -134,7 +134,7 @@ function Row({ control, isOpen, onToggle }: { control: ControlWire; isOpen: bool
               effect={control.effect}
               interval={control.interval}
               threshold={control.n_compared > 0 && control.effect !== control.figure ? null : control.threshold}
-              unit={readable(control.unit)}
+              unit={control.unit && readable(control.unit)}
             />
           </td>
         </tr>

@@ -96,6 +96,7 @@ _HOMES = {
     "FeaturePage": "widgets.feature_page",
     "LogitLens": "widgets.logit_lens",
     "Attention": "widgets.attention",
+    "TrainingMonitor": "widgets.training_monitor",
     "Control": "claims.evidence",
     "Evidence": "claims.evidence",
     "EvidenceCard": "widgets.evidence_card",

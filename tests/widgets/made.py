@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import innerview as iv
+from innerview.dictionaries.training.live import Example, LiveTraining
 
 
 @dataclass
@@ -78,6 +79,17 @@ def steer(world: World) -> Any:
     return made.wait()
 
 
+def training_monitor(world: World) -> Any:
+    live = LiveTraining(
+        (iv.DictionarySpec("blocks.0.resid", iv.TopK(4), n_features=8),), 10, 1000, world.model.name, step=5, tokens=500
+    )
+    live.histories = [[{"tokens": 100.0 * i, "loss": 1.0 / i, "l0": 4.0, "fvu": 0.5, "dead": 0.1} for i in range(1, 6)]]
+    live.examples = [{3: [Example(2.5, tuple(world.ids), 1, 400)]}]
+    widget = iv.TrainingMonitor(live)
+    widget._writer.wait()
+    return widget
+
+
 MADE: dict[str, Callable[[World], Any]] = {
     "attention": attention,
     "evidence_card": evidence_card,
@@ -85,4 +97,5 @@ MADE: dict[str, Callable[[World], Any]] = {
     "patch_grid": patch_grid,
     "token_strip": token_strip,
     "steer": steer,
+    "training_monitor": training_monitor,
 }

@@ -27,6 +27,7 @@ BUNDLES = (
     "patch_grid",
     "steer",
     "token_strip",
+    "training_monitor",
 )
 STATE_MIME = "application/vnd.jupyter.widget-state+json"
 VIEW_MIME = "application/vnd.jupyter.widget-view+json"

@@ -44,7 +44,7 @@ class LiveTraining:
         model: Name of the network.
         step: Steps done.
         tokens: Tokens seen.
-        state: `running`, `done` or `stopped`.
+        state: `running`, `done`, `stopped` or `failed`.
         histories: Points of each dictionary's curves: tokens, loss, its parts, l0, fvu, dead.
         examples: Of each dictionary, strong tokens of a few features.
     """

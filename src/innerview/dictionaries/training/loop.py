@@ -69,6 +69,11 @@ class Loop:
             self._steps(batches, n_steps, live, is_shown=is_shown and self.processes.is_first)
         except KeyboardInterrupt:
             live.stop()
+        except BaseException:
+            # Whoever watches must not believe that it still runs.
+            live.state = "failed"
+            live.tell()
+            raise
         live.state = "done" if self.done == n_steps else "stopped"
         if self.folder is not None:
             self._save()
