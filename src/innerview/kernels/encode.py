@@ -19,11 +19,14 @@ from torch import Tensor
 from innerview.errors import DictionaryError
 from innerview.kernels import reference, work
 from innerview.kernels.finite import refuse_not_finite
+from innerview.kernels.fused import FUSED
+from innerview.kernels.fused_screen import FUSED_SCREEN
 from innerview.kernels.path import Path, Task
 from innerview.kernels.rules import Encoder, Sparse
+from innerview.kernels.screened import SCREENS
 
 REFERENCE = Path("reference", reference.encode, lambda task: None, work.dense_seconds, "plain torch")
-PATHS: tuple[Path, ...] = (REFERENCE,)
+PATHS: tuple[Path, ...] = (REFERENCE, *SCREENS, FUSED, FUSED_SCREEN)
 # Below this many products plain torch takes some milliseconds, and nothing is measured or compiled to save them.
 SMALL = 1 << 27
 

@@ -1,6 +1,7 @@
 """What this machine does a second: measured once, when a choice first needs it."""
 
 import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -13,12 +14,21 @@ SIZES = (512, 768, 2048)
 PASSES = {"Above": 8, "Behind": 10, "Largest": 12}
 
 
+# What the loops take, from trials: a place of the scan, a product of two numbers in a candidate's sum, rounding a number of the weight.
+PLACE_S, TERM_S, ROUND_S = 0.6e-9, 0.12e-9, 2e-9
+# Share of the features that a screen lets through, from trials on normal numbers.
+CANDIDATES = {"int8": 0.02, "bfloat16": 0.01, "float32": 0.005}
+# Calls among which the cost of what is made once is shared out.
+CALLS = 16
+
+
 @cache
 def products_a_second(device: str, dtype: torch.dtype) -> float:
-    """Products of two numbers that a matrix product takes a second, on a kind of device and in a format."""
+    """Products of two numbers that a matrix product takes a second, on a kind of device and in a format; int8 sums in int32."""
     n, d, m = SIZES
     left, right = torch.ones(n, d, device=device, dtype=dtype), torch.ones(m, d, device=device, dtype=dtype)
-    return n * d * m / _shortest(lambda: left @ right.T, device)
+    multiply = torch._int_mm if dtype == torch.int8 else torch.mm
+    return n * d * m / _shortest(lambda: multiply(left, right.T), device)
 
 
 @cache
@@ -29,14 +39,30 @@ def bytes_a_second(device: str) -> float:
     return 2 * source.nbytes / _shortest(lambda: target.copy_(source), device)
 
 
+def product_seconds(task: Task, dtype: torch.dtype) -> float:
+    """How long the product takes in a format: its sums, or reading the weight."""
+    reading = task.n_features * task.d * dtype.itemsize / bytes_a_second(task.device)
+    return max(task.products / products_a_second(task.device, dtype), reading)
+
+
+def screened_seconds(task: Task, kind: str) -> float:
+    """How long a screen takes: a rough product, a scan of it, and the candidates again; preparing the weight shared out."""
+    places = task.n_tokens * task.n_features
+    largest = task.k * task.n_tokens * 8 if task.k else 0
+    candidates = max(CANDIDATES[kind] * places, largest) * task.d
+    preparing = ROUND_S * task.n_features * task.d / CALLS
+    loops = (PLACE_S * places + TERM_S * candidates + preparing) / torch.get_num_threads()
+    return product_seconds(task, getattr(torch, kind)) + loops
+
+
 def dense_seconds(task: Task) -> float:
     """How long plain torch takes: the product, and passes over tokens × features."""
     wide = torch.float64 if task.dtype == torch.float64 else torch.float32
     passes = PASSES.get(task.rule, 10) * task.n_tokens * task.n_features * wide.itemsize
-    return task.products / products_a_second(task.device, wide) + passes / bytes_a_second(task.device)
+    return product_seconds(task, wide) + passes / bytes_a_second(task.device)
 
 
-def _shortest(call, device: str, tries: int = 3) -> float:
+def _shortest(call: Callable[[], object], device: str, tries: int = 3) -> float:
     """Seconds of the fastest of some calls, behind one that is not counted."""
     call()
     best = float("inf")

@@ -1,0 +1,72 @@
+"""The loops, compiled by numba where it is installed; in plain Python, for the tests of small sizes, where it is not."""
+
+import importlib.util
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from innerview.kernels import loops
+
+# Rows that are worth a thread.
+FEW = 16
+# In the order in which they call one another.
+NAMES = (
+    "dot",
+    "wide_dot",
+    "round_whole",
+    "spread",
+    "above",
+    "push",
+    "thin",
+    "list_largest",
+    "choose_largest",
+    "by_token",
+)
+
+
+@cache
+def has_numba() -> bool:
+    """Whether numba is installed; it is not imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@cache
+def compiled() -> SimpleNamespace | ModuleType:
+    """The loops by name, each compiled at its first call, and kept on disk for the next process."""
+    if not has_numba():
+        return loops
+    import numba
+
+    # Sums in any order, which the bounds allow for; NaN and infinity keep their meaning. Python's lock is let go, so that threads share the rows.
+    options: dict[str, Any] = {
+        "nogil": True,
+        "cache": True,
+        "fastmath": {"reassoc", "contract", "nsz"},
+        "error_model": "numpy",
+    }
+    made: dict[str, Any] = {}
+    for name in NAMES:
+        plain = getattr(loops, name)
+        # The same function, but calling what is compiled already: numba compiles no call of plain Python.
+        near = FunctionType(plain.__code__, {**vars(loops), **made}, name, plain.__defaults__)
+        near.__module__ = plain.__module__
+        made[name] = numba.njit(**options)(near)
+    return SimpleNamespace(**made)
+
+
+def shared(look: Callable[[np.ndarray], Any], n_rows: int) -> list[Any]:
+    """What a function gives of spans of rows, `[first, behind the last]`, one a thread of torch's."""
+    threads = min(torch.get_num_threads(), max(1, n_rows // FEW))
+    edges = np.linspace(0, n_rows, threads + 1).astype(np.int64)
+    spans = [edges[i : i + 2] for i in range(threads)]
+    return [look(spans[0])] if threads == 1 else list(_threads(threads).map(look, spans))
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="innerview-codes")

@@ -1,0 +1,302 @@
+"""Exact float32 codes on a CPU: a rough product with a bound that cannot lie, and what may pass computed again.
+
+The rough product is of whole numbers (int8, whose sums are exact), of bfloat16, or float32's own. No matrix of tokens × features is
+ever held: a tile of rough products is looked through while it is near the processor.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from innerview.kernels import bounds, trust, work
+from innerview.kernels.bounds import Kind, Rounded
+from innerview.kernels.derived import derived
+from innerview.kernels.machine_code import compiled, has_numba, shared
+from innerview.kernels.path import Path, Task
+from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
+
+# Tokens whose products are held at once, and numbers of a tile of them: 4 MiB.
+ROWS = 512
+TILE = 1 << 20
+# A coordinate this many times as large in square as the middle one is kept in float32, and so many of them at most.
+MASSIVE, MASSIVE_MOST = 64.0, 8
+
+
+@dataclass
+class Counted:
+    """What the screen let through: candidates that were computed again, and rows of which every feature was one."""
+
+    candidates: int = 0
+    active: int = 0
+    rows: int = 0
+    whole_rows: int = 0
+
+
+def encode(encoder: Encoder, x: Tensor, kind: Kind, counted: Counted | None = None) -> Sparse:
+    """Codes of prepared inputs on a CPU, float32 ones as float64 says them outside of its own rounding.
+
+    Args:
+        encoder: What encodes.
+        x: Finite inputs, shape [tokens, d].
+        kind: What the screening product is of.
+        counted: Takes what the screen let through.
+    """
+    screen = Screen(encoder, kind, counted or Counted())
+    massive = screen.massive_of(x)
+    starts = list(range(0, max(len(x), 1), ROWS))
+    parts = [screen.codes(x[start : start + ROWS], massive) for start in starts]
+    found = Sparse.joined(parts, starts)
+    screen.counted.rows += len(x)
+    screen.counted.active += len(found)
+    return found
+
+
+@dataclass(eq=False)
+class Screen:
+    """One encoder's screen."""
+
+    encoder: Encoder
+    kind: Kind
+    counted: Counted = field(default_factory=Counted)
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """The weight in float32."""
+        own = self.encoder.weight
+        if own.dtype == torch.float32 and own.is_contiguous():
+            return own
+        return derived(own, "rows", lambda one: one.float().contiguous())
+
+    @cached_property
+    def columns(self) -> Rounded:
+        """The weight's rows, rounded."""
+        if self.kind == "float32":
+            # The numbers are the weight itself, which must not be kept beside itself.
+            lengths = derived(self.encoder.weight, "lengths", lambda one: bounds.rounded(one.float(), "float32").length)
+            return Rounded(self.weight, torch.ones(len(lengths)), lengths, torch.zeros_like(lengths))
+        return derived(self.encoder.weight, self.kind, lambda one: bounds.rounded(one.float(), self.kind))
+
+    @cached_property
+    def cuts(self) -> Tensor:
+        """What a pre-activation must be above to be a code, float64, shape [n_features]."""
+        match self.encoder.rule:
+            case Behind(gate=gate, scale=scale, shift=shift):
+                return torch.maximum(-gate.double(), -shift.double() / scale.double())
+            case Above(threshold=Tensor() as threshold):
+                return threshold.double().clamp(min=0.0)
+            case _:
+                return torch.zeros(self.encoder.n_features, dtype=torch.float64)
+
+    @cached_property
+    def of_column(self) -> Tensor:
+        """What the loops know of each feature, in the places that `loops` names, float32, shape [9, n_features]."""
+        columns, bias, cuts, rule = self.columns, self.encoder.bias.double(), self.cuts, self.encoder.rule
+        # Beyond the range that the bound was looked at for, a feature is always a candidate.
+        length = torch.where(columns.is_in_range(), columns.length, torch.inf) * (1 + bounds.SLACK)
+        residual, width = columns.residual * (1 + bounds.SLACK), columns.scale.double()
+        cut = cuts - bias - bounds.SLACK * (bias.abs() + cuts.abs()) - bounds.LEAST
+        offset = bias + bounds.SLACK * bias.abs() + bounds.LEAST
+        is_behind = isinstance(rule, Behind)
+        factor, shift = (rule.scale, rule.shift) if is_behind else (torch.ones_like(cuts), torch.zeros_like(cuts))
+        rows = (length / width, residual / width, cut / width, width, offset, length, bias, factor, shift)
+        return torch.stack([row.float() for row in rows])
+
+    @property
+    def gamma(self) -> np.float32:
+        """How far a float32 sum of d products, added in any order, may be off, as a share of the two lengths, with room."""
+        return np.float32(1.5 * bounds.summing("float32", self.encoder.d + 6))
+
+    def massive_of(self, x: Tensor) -> "Massive":
+        """The few coordinates that are far larger than the others, found in some of the rows."""
+        some = x[:: max(1, len(x) // ROWS)].float()
+        energy = some.square().mean(dim=0) if len(some) else x.new_zeros(x.shape[1]).float()
+        largest = energy.topk(min(MASSIVE_MOST, len(energy))).indices
+        chosen = largest[energy[largest] > MASSIVE * energy.median()].sort().values
+        if not len(chosen) or self.kind == "float32":
+            chosen = chosen[:0]
+        across = self.weight[:, chosen].T / self.columns.scale
+        return Massive(chosen, across.contiguous())
+
+    def codes(self, block: Tensor, massive: "Massive") -> Sparse:
+        """Codes of a block of tokens."""
+        rows = Rows.of(block, massive, self.kind, self.encoder.d)
+        self.counted.whole_rows += int((~rows.fits).sum())
+        if isinstance(self.encoder.rule, Largest) and self.encoder.rule.k < self.encoder.n_features:
+            return self._largest(rows, self.encoder.rule.k, 16 * self.encoder.rule.k + 1024)
+        return self._above(rows)
+
+    def _tiles(self, rows: "Rows"):
+        """The rough products, a tile at a time, with the first of its features. The tile is overwritten by the next."""
+        n, total = len(rows.numbers), self.encoder.n_features
+        width = min(total, max(2048, TILE // max(1, n)))
+        for first in range(0, total, width):
+            yield first, _product(rows.numbers, self.columns.numbers[first : first + width], self.kind)
+
+    def _above(self, rows: "Rows") -> Sparse:
+        loops, of_column, cuts = compiled(), self.of_column.numpy(), self.cuts.numpy()
+        common = (self.weight.numpy(), self.gamma)
+        parts: list[tuple[np.ndarray, ...]] = []
+
+        def look(span: np.ndarray, rough: np.ndarray, first: int) -> tuple[Any, ...]:
+            size = int(span[1] - span[0]) * rough.shape[1]
+            tokens, features, values = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
+            found, candidates = loops.above(
+                rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row, of_column, cuts, rows.massive_x, rows.massive_w,
+                rows.x, *common, span, first, tokens, features, values,
+            )  # fmt: skip
+            return tokens[:found].copy(), features[:found].copy(), values[:found].copy(), candidates
+
+        for first, rough in self._tiles(rows):
+            for *part, candidates in shared(lambda span, r=rough, f=first: look(span, r, f), len(rows.numbers)):
+                parts.append(tuple(part))
+                self.counted.candidates += candidates
+        return self._ordered(parts, len(rows.numbers))
+
+    def _ordered(self, parts: list[tuple[np.ndarray, ...]], n_rows: int) -> Sparse:
+        """Codes by token, of parts in which each token's features grow from part to part."""
+        tokens, features, values = (
+            np.concatenate(one) if parts else np.empty(0, np.int32) for one in zip(*parts, strict=True)
+        )
+        counts = np.bincount(tokens, minlength=n_rows)
+        starts = np.cumsum(counts) - counts
+        sorted_tokens, sorted_features = np.empty(len(tokens), np.int64), np.empty(len(tokens), np.int64)
+        sorted_values = np.empty(len(tokens), np.float32)
+        compiled().by_token(tokens, features, values, starts, sorted_tokens, sorted_features, sorted_values)
+        return self._narrowed(sorted_tokens, sorted_features, sorted_values)
+
+    def _narrowed(self, tokens: np.ndarray, features: np.ndarray, values: np.ndarray) -> Sparse:
+        """Codes in the weight's own format; those that round to 0 are none."""
+        found = Sparse(torch.from_numpy(tokens), torch.from_numpy(features), torch.from_numpy(values))
+        if self.encoder.weight.dtype == torch.float32:
+            return found
+        narrow = found.values.to(self.encoder.weight.dtype)
+        kept = narrow != 0
+        return Sparse(found.tokens[kept], found.features[kept], narrow[kept])
+
+    def _largest(self, rows: "Rows", k: int, room: int) -> Sparse:
+        """The k largest of each row, whose list of what may be among them has `room`."""
+        loops, of_column, weight = compiled(), self.of_column.numpy(), self.weight.numpy()
+        n, m = len(rows.numbers), self.encoder.n_features
+        capacity = min(m, room)
+        heaps, errors = np.full((n, k), -np.inf, np.float32), np.zeros(n, np.float32)
+        counts, full = np.zeros(n, np.int64), np.zeros(n, np.bool_)
+        listed, scored = np.empty((n, capacity), np.int32), np.empty((n, capacity), np.float32)
+
+        def gather(span: np.ndarray, rough: np.ndarray, first: int) -> int:
+            return loops.list_largest(
+                rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row, of_column, rows.massive_x, rows.massive_w, rows.x, weight,
+                self.gamma, span, first, heaps, errors, counts, listed, scored, full,
+            )  # fmt: skip
+
+        def choose(span: np.ndarray) -> tuple[np.ndarray, ...]:
+            size = int(span[1] - span[0]) * k
+            tokens, features, values = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.float32)
+            found = loops.choose_largest(
+                span, k, counts, errors, listed, scored, rows.x, weight, of_column, tokens, features, values
+            )
+            return tokens[:found], features[:found], values[:found]
+
+        for first, rough in self._tiles(rows):
+            self.counted.candidates += sum(shared(lambda span, r=rough, f=first: gather(span, r, f), n))
+        counts[full] = 0
+        parts = shared(choose, n)
+        found = self._narrowed(*(np.concatenate(one) for one in zip(*parts, strict=True)))
+        if not full.any():
+            return found
+        # In these rows too many lie too near to the k-th: a few at a time, with room for all.
+        self.counted.whole_rows += int(full.sum())
+        parts = [(torch.arange(n), found)]
+        for again in torch.from_numpy(full.nonzero()[0]).split(max(1, TILE // m)):
+            few = Rows.of(rows.block[again], rows.massive, self.kind, self.encoder.d)
+            parts.append((again, self._largest(few, k, m)))
+        return _merged(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Massive:
+    """Coordinates that are kept in float32, and the weight's columns there in units of each feature's scale, shape [n, n_features]."""
+
+    coordinates: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A block of tokens as the loops take it."""
+
+    block: Tensor
+    massive: Massive
+    numbers: Tensor
+    of_row: np.ndarray
+    x: np.ndarray
+    massive_x: np.ndarray
+    massive_w: np.ndarray
+    fits: Tensor
+
+    @classmethod
+    def of(cls, block: Tensor, massive: Massive, kind: Kind, d: int) -> "Rows":
+        """Tokens, rounded, massive coordinates apart."""
+        x = block.float().contiguous()
+        rest = x
+        if len(massive.coordinates):
+            rest = x.clone()
+            rest[:, massive.coordinates] = 0.0
+        rows = bounds.rounded(rest, kind)
+        whole = rows.length if rest is x else bounds.rounded(x, "float32").length
+        fits = rows.is_in_range() & ((whole == 0) | ((whole > bounds.RANGE[0]) & (whole < bounds.RANGE[1])))
+        p = rows.residual + (bounds.summing(kind, d) + bounds.SLACK) * whole
+        # Every feature of a row that does not fit is a candidate.
+        p = torch.where(fits, p, torch.inf)
+        of_row = torch.stack([rows.scale.float(), bounds.single(p), bounds.single(rows.length), bounds.single(whole)])
+        massive_x = x[:, massive.coordinates].contiguous()
+        return cls(
+            block, massive, rows.numbers, of_row.numpy(), x.numpy(), massive_x.numpy(), massive.weight.numpy(), fits
+        )
+
+
+def _product(rows: Tensor, columns: Tensor, kind: Kind) -> np.ndarray:
+    """Rough products as the loops read them."""
+    made = trust.product(rows, columns, kind)
+    return (made.view(torch.uint16) if kind == "bfloat16" else made).numpy()
+
+
+def _merged(parts: list[tuple[Tensor, Sparse]]) -> Sparse:
+    """Codes of some rows each, in the order of the rows; each part comes with the numbers of its rows."""
+    tokens = torch.cat([rows[part.tokens] for rows, part in parts])
+    order = tokens.sort(stable=True).indices
+    features, values = torch.cat([part.features for _, part in parts]), torch.cat([part.values for _, part in parts])
+    return Sparse(tokens[order], features[order], values[order])
+
+
+def path(kind: Kind) -> Path:
+    """The path of a screen."""
+
+    def codes(encoder: Encoder, x: Tensor) -> Sparse:
+        return encode(encoder, x, kind)
+
+    def refusal(task: Task) -> str | None:
+        if task.device != "cpu":
+            return "it is made for a CPU"
+        if task.dtype == torch.float64:
+            return "float64 is computed as it is"
+        if not has_numba():
+            return "numba is not installed (pip install 'innerview[fast]')"
+        if not task.is_fixed:
+            return "its weight trains, so that nothing can be kept of it"
+        if task.d > bounds.WIDEST[kind]:
+            return f"its inputs are {task.d} wide, and sums are bounded up to {bounds.WIDEST[kind]}"
+        return trust.why_not(kind)
+
+    def seconds(task: Task) -> float:
+        return work.screened_seconds(task, kind)
+
+    return Path(
+        f"screened_{kind}", codes, refusal, seconds, f"a rough product of {kind} and a bound, what may pass in float32"
+    )
+
+
+SCREENS = tuple(path(kind) for kind in ("int8", "bfloat16", "float32"))
