@@ -20,7 +20,7 @@ export function Partners({ title, why, partners, onOpen }: Props) {
   const { box, tab, onKeyDown } = useRoving(Array.from(features, () => 1));
   return (
     <div>
-      <h4 class="iv-column-name" title={why}>
+      <h4 class="iv-partners-name" title={why}>
         {title}
       </h4>
       {features.length === 0 ? (

@@ -1,5 +1,6 @@
 import { useComputed, useSignal, type Signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import { ActingList, useActing } from "../components/acting";
 import { diverging, sequential, type Theme } from "../components/colour";
 import { RankCurve } from "../components/curve";
 import { Choice, Frame, Verb, type Status } from "../components/frame";
@@ -285,6 +286,7 @@ function Side({ sync, table, other, look, pinned }: SideProps) {
       () => (more.value = null),
     );
   }, [asksMore, cellKey]);
+  const { acting, ask, open } = useActing(sync);
   const exact = asked.value?.key === curveKey ? column(asked.value.ranks, at.pos, shown) : null;
   const ranks = exact ?? shown.curve(word, at.pos);
   const text = visible(shown.text(word));
@@ -302,6 +304,14 @@ function Side({ sync, table, other, look, pinned }: SideProps) {
     >
       <div class="iv-lens-label">rank of {text} over the layers</div>
       <RankCurve ranks={ranks} beyond={shown.k} layers={shown.layers} at={at.layer} label={`rank of ${text} over the layers`} />
+      {!isPage && (
+        <Verb
+          label="which features wrote it?"
+          why="the features of linked dictionaries at this token, by what they add to this word's logit here"
+          onAct={() => ask(`what wrote ${text} at ${layerName(shown.layers[at.layer]!)}, token ${at.pos}`, { ...at, which, token: word })}
+        />
+      )}
+      <ActingList acting={acting} unit="logit" onOpen={open} />
       {ranks.includes(null) && <div class="iv-note">hollow: beyond the {shown.k} words saved</div>}
     </Look>
   );

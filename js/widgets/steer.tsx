@@ -1,4 +1,7 @@
 import { useComputed, useSignal, type Signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import type { FeatureAt } from "../bus";
+import { ActingList, useActing } from "../components/acting";
 import { DosePlot } from "../components/dose_plot";
 import { EditRow } from "../components/edit_row";
 import { Frame, Verb, type Status } from "../components/frame";
@@ -28,7 +31,7 @@ import { unpack } from "../wire";
 const HEADING = "Steer";
 const NO_KERNEL = "a saved page has no kernel";
 
-function Steer({ sync, theme }: Scene) {
+function Steer({ sync, theme, bus, ended, root }: Scene) {
   const setup = sync.trait<Setup>("setup").value;
   const prompt = sync.trait<Prompt>("prompt");
   const edits = sync.trait<EditForm[]>("edits");
@@ -44,6 +47,10 @@ function Steer({ sync, theme }: Scene) {
   const active = useComputed(() => edits.value.filter(isActive).length);
   const life = sync.life.value;
   const page = life === "page";
+  const { acting, ask, open } = useActing(sync);
+  useEffect(() => {
+    bus?.hear("steer", (at: FeatureAt) => knows(setup, at) && bringUp(root), ended);
+  }, []);
   const why = page ? NO_KERNEL : undefined;
 
   const doseOf = (edit: EditForm | undefined): Dose | null => (edit && doses[edit.direction]) || null;
@@ -88,6 +95,7 @@ function Steer({ sync, theme }: Scene) {
       most={most}
       theme={theme}
       onLook={(index) => (look.value = index === null ? null : { column: which, index })}
+      onPick={page ? undefined : (index) => ask(`features at ${visible([...data.prompt_words, ...data.words][index] ?? "")}, ${which}`, { column: which, index })}
     />
   );
   const seen = look.value && (look.value.column === "plain" ? { column: plain, values: plainValues } : { column: edited, values: editedValues });
@@ -194,6 +202,7 @@ function Steer({ sync, theme }: Scene) {
           )}
         </div>
       </div>
+      <ActingList acting={acting} unit="activation" onOpen={open} />
       {code.value && (
         <div class="iv-code">
           <textarea class="iv-field" readOnly rows={7} aria-label="code" value={code.value.text} spellcheck={false} />
@@ -205,6 +214,17 @@ function Steer({ sync, theme }: Scene) {
       )}
     </Frame>
   );
+}
+
+/** Whether a direction here is a feature that another widget of the page speaks of. */
+function knows(setup: Setup, at: FeatureAt): boolean {
+  const name = `feature ${at.feature}`;
+  return setup.model === at.model && setup.directions.some((known) => known.name === name || known.name.startsWith(`${name} · `));
+}
+
+function bringUp(root: HTMLElement): boolean {
+  root.scrollIntoView?.({ block: "nearest" });
+  return true;
 }
 
 /** On a saved page only one direction moves at a time: its strengths were run one by one. */
@@ -238,9 +258,10 @@ interface TextProps {
   most: number;
   theme: Signal<Theme>;
   onLook(index: number | null): void;
+  onPick?: (index: number) => void;
 }
 
-function TextColumn({ name, column, now, values, most, theme, onLook }: TextProps) {
+function TextColumn({ name, column, now, values, most, theme, onLook, onPick }: TextProps) {
   const stale = column.prompt !== null && !same(column.prompt, now);
   const words = [...column.prompt_words, ...column.words];
   const said = [
@@ -266,6 +287,7 @@ function TextColumn({ name, column, now, values, most, theme, onLook }: TextProp
           theme={theme.value}
           unit="steps"
           onLook={onLook}
+          onPick={onPick}
         />
       )}
     </div>

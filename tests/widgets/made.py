@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import innerview as iv
+from tests.widgets import feature_views
 from innerview.dictionaries.training.live import Example, LiveTraining
 
 
@@ -90,8 +91,27 @@ def training_monitor(world: World) -> Any:
     return widget
 
 
+def feature_page(world: World) -> Any:
+    return iv.FeaturePage(feature_views.dashboard(world.model, _sae(world), _labels(world)), 3)
+
+
+def feature_browser(world: World) -> Any:
+    return iv.FeatureBrowser(feature_views.dashboard(world.model, _sae(world), _labels(world)))
+
+
+def _sae(world: World) -> iv.Dictionary:
+    own = feature_views.sae()
+    return own.at(source=world.text(1))
+
+
+def _labels(world: World) -> dict[int, str]:
+    return {i: world.text(i) for i in range(48)}
+
+
 MADE: dict[str, Callable[[World], Any]] = {
     "attention": attention,
+    "feature_browser": feature_browser,
+    "feature_page": feature_page,
     "evidence_card": evidence_card,
     "logit_lens": logit_lens,
     "patch_grid": patch_grid,

@@ -86,7 +86,26 @@ def test_every_verb_refuses_fields_of_the_wrong_kind_with_an_answer(
         for value in wrong:
             number += 1
             fields = dict.fromkeys(
-                ("token", "layer", "pos", "which", "text", "edit", "path", "row", "column", "pair", "page"), value
+                (
+                    "token",
+                    "layer",
+                    "pos",
+                    "which",
+                    "text",
+                    "edit",
+                    "path",
+                    "row",
+                    "column",
+                    "pair",
+                    "page",
+                    "feature",
+                    "query",
+                    "start",
+                    "count",
+                    "index",
+                    "dictionary",
+                ),
+                value,
             )
             answers = ask(widget, comm, {"id": number, "kind": verb, **fields})
             assert len(answers) == 1 and ("error" in answers[0]) != ("ok" in answers[0])

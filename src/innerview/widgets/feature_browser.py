@@ -145,17 +145,14 @@ class FeatureBrowser(FeatureSheet):
     def html_table(self) -> str:
         names = self._table.names
         rows = [
-            [str(i), *(f"{self._table.columns[name][i]:.3g}" for name in names), wire.visible(self._table.labels[i])]
+            [str(i), *(f"{self._table.columns[name][i]:.3g}" for name in names), self._label(i)]
             for i in self.found()[:TABLE_ROWS]
         ]
         total = f"{self._title()} · the first {len(rows)} of {self._table.n_features}"
         return wire.html_table(["feature", *(name.replace("_", " ") for name in names), "label"], rows, total)
 
     def plain_text(self) -> str:
-        shown = ", ".join(
-            f"{i} {wire.visible(self._table.labels[i]) if self._table.labels[i] else ''}".strip()
-            for i in self.found()[:5]
-        )
+        shown = ", ".join(f"{i} {self._label(i)}".strip() for i in self.found()[:5])
         return f"{self._title()}; first by {self.query['sort']}: {shown}"
 
     def page_title(self) -> str:
@@ -173,6 +170,10 @@ class FeatureBrowser(FeatureSheet):
     def _title(self) -> str:
         where = " · ".join(part for part in (self.about["model"], self.about["site"]) if part)
         return f"{self._table.n_features:,} features" + (f" · {where}" if where else "")
+
+    def _label(self, feature: int) -> str:
+        said = self._table.labels[feature]
+        return wire.visible(said) if said else ""
 
     def _last(self) -> int:
         return self._table.n_features - 1

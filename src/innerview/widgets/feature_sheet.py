@@ -1,6 +1,7 @@
 """What shows one feature at a time: its page, the text a person types into it, and the ways to others and to Steer."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from innerview.dictionaries.dictionary import Dictionary
 from innerview.direction import Direction
 from innerview.errors import InnerviewError, WidgetError
 from innerview.features.on_text import feature_on_text
-from innerview.features.view import FeatureView
+from innerview.features.view import FeatureView, Label
 from innerview.models.model import Model
 from innerview.widgets import links, wire
 from innerview.widgets.base import Widget, choice, text, whole
@@ -51,6 +52,12 @@ class FeatureSheet(Widget):
     def feature(self) -> int | None:
         """The feature that is shown; None while none is."""
         return None if self._view is None else self._view.feature
+
+    @property
+    def labels(self) -> Mapping[int, Label]:
+        """What features are said to mean, by number."""
+        found = getattr(self._source, "labels", None)
+        return found if isinstance(found, Mapping) else {}
 
     def show_feature(self, feature: int) -> None:
         """Show a feature, and bring this widget into sight; returns at once.

@@ -40,9 +40,9 @@ def view_traits(view: FeatureView, n_features: int | None) -> dict[str, Any]:
         "examples": _examples([(i, one) for i, s in enumerate(view.stretches) for one in s.examples]),
         "promoted": _words(view.promoted),
         "suppressed": _words(view.suppressed),
-        "nearest": _partners(view.nearest),
-        "together": _partners(view.together),
-        "neurons": _partners(view.neurons),
+        "nearest": partners(view.nearest),
+        "together": partners(view.together),
+        "neurons": partners(view.neurons),
         "fired_on": {
             "texts": [wire.sendable(one.text) for one in view.fired_on],
             "ids": wire.pack([one.id for one in view.fired_on], "int32"),
@@ -108,10 +108,11 @@ def _words(words: Sequence[Word]) -> dict[str, Any]:
     }
 
 
-def _partners(partners: Sequence[Partner]) -> dict[str, Any]:
+def partners(some: Sequence[Partner]) -> dict[str, Any]:
+    """Features or neurons with a number each, as the wire carries them."""
     return {
-        "texts": [wire.sendable(one.text) for one in partners],
-        "features": wire.pack([one.index for one in partners], "int32"),
-        "values": wire.pack([one.value for one in partners], "float32"),
-        "n": wire.pack([one.n for one in partners], "int32"),
+        "texts": [wire.sendable(one.text) for one in some],
+        "features": wire.pack([one.index for one in some], "int32"),
+        "values": wire.pack([one.value for one in some], "float32"),
+        "n": wire.pack([one.n for one in some], "int32"),
     }

@@ -5,11 +5,13 @@ Held weakly and by identity, so that a widget, a model or a dictionary that is g
 
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.direction import Direction
 from innerview.errors import WidgetError
+from innerview.features.view import Label
 from innerview.models.model import Model
 
 
@@ -71,7 +73,8 @@ def sharing(able: str, model: Model | None = None, dictionary: Dictionary | None
     with _lock:
         known = list(_joined)
     found = [one.widget() for one in reversed(known) if one.has(model, dictionary)]
-    return [widget for widget in found if widget is not None and hasattr(widget, able)]
+    # A widget that was closed has no comm any more.
+    return [one for one in found if one is not None and one.comm is not None and hasattr(one, able)]
 
 
 def dictionaries_of(model: Model) -> list[Dictionary]:
@@ -80,14 +83,19 @@ def dictionaries_of(model: Model) -> list[Dictionary]:
         known = list(_joined)
     found: list[Dictionary] = []
     for one in reversed(known):
-        dictionary = one.dictionary() if one.dictionary is not None and one.has(model, None) else None
-        if (
-            one.widget() is not None
-            and dictionary is not None
-            and not any(dictionary.weights is old.weights for old in found)
-        ):
+        widget, dictionary = one.widget(), None if one.dictionary is None else one.dictionary()
+        is_shown = widget is not None and widget.comm is not None and one.has(model, None)
+        if is_shown and dictionary is not None and not any(dictionary.weights is old.weights for old in found):
             found.append(dictionary)
     return found
+
+
+def labels_of(dictionary: Dictionary) -> Mapping[int, Label]:
+    """What the newest widget that shows a dictionary says its features mean."""
+    for widget in sharing("labels", dictionary=dictionary):
+        if widget.labels:
+            return widget.labels
+    return {}
 
 
 def open_feature(model: Model | None, dictionary: Dictionary, feature: int) -> OpensFeatures:

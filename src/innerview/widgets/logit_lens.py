@@ -8,12 +8,16 @@ import torch
 import traitlets
 
 from innerview.attachments import attached
+from innerview.capturing import capture
+from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import WidgetError
+from innerview.features.view import Partner
 from innerview.lens.logit import Lens, logit_lens
 from innerview.models.model import Model
 from innerview.models.text import token_word
-from innerview.widgets import wire
-from innerview.widgets.base import Widget, choice, text, whole
+from innerview.widgets import links, wire
+from innerview.widgets.acting import OpensActing, writers
+from innerview.widgets.base import choice, text, whole
 
 TRAIT_BYTES = 1_000_000
 TEXT_LIMIT = 20_000
@@ -22,7 +26,7 @@ SHADES = ("probability", "rank")
 SHOWS = ("this", "other", "both", "difference")
 
 
-class LogitLens(Widget):
+class LogitLens(OpensActing):
     """A lens over a text, and over a second one beside it when there is one.
 
     Args:
@@ -35,7 +39,7 @@ class LogitLens(Widget):
 
     bundle: ClassVar[str] = "logit_lens"
     heading: ClassVar[str] = "Logit lens"
-    verbs: ClassVar[tuple[str, ...]] = ("rank", "cell", "compare")
+    verbs: ClassVar[tuple[str, ...]] = ("rank", "cell", "compare", "features", "follow")
     writable: ClassVar[dict[str, str]] = {"shade": "check_shade", "show": "check_show", "pinned": "check_pinned"}
 
     lens = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
@@ -54,6 +58,8 @@ class LogitLens(Widget):
             other=None if lens.other is None else _traits(lens.other, lens.other_label, lens),
             show="this" if lens.other is None else "both",
         )
+
+        links.join(self, model=lens.model)
 
     @classmethod
     def from_result(cls, result: Lens) -> "LogitLens":
@@ -89,6 +95,23 @@ class LogitLens(Widget):
             "logprobs": wire.pack(_array(lens.top_logprobs)[layer, pos], "float32"),
             "texts": _texts(lens, ids),
         }
+
+    def do_features(self, message: dict[str, Any]) -> Any:
+        """The features that wrote a cell's word: those at the cell's token, of dictionaries that the stream had passed by then.
+
+        Raises:
+            WidgetError: The lens was read with edits in force: features are read without.
+        """
+        lens = self._which(message)
+        layer, pos = _cell(lens, message.get("layer"), message.get("pos"))
+        given = message.get("token")
+        token = int(lens.top_ids[layer, pos, 0]) if given is None else whole(given, 0, 2**31 - 1)
+        if lens.edits or lens.attached:
+            raise WidgetError("this lens was read with edits in force, and features are read without; make one without")
+        return lambda: self.acting_of(lambda known: _written(lens, layer, pos, token, known))
+
+    def linked_model(self) -> Model | None:
+        return self._lens.model
 
     def do_compare(self, message: dict[str, Any]) -> None:
         """Read a second text beside the first; an empty one ends the comparison.
@@ -168,6 +191,17 @@ def _read(model: Any, given: str | None, compare: str | None) -> Lens:
     if given is None:
         raise WidgetError(f"LogitLens of {model.name} needs a text; try iv.LogitLens(model, 'some text')")
     return logit_lens(model, given, compare=compare, hermetic=True)
+
+
+def _written(lens: Lens, layer: int, pos: int, token: int, dictionary: Dictionary) -> tuple[Partner, ...]:
+    model, label = lens.model, lens.layers[layer]
+    written, read = model.site(dictionary.site_out), (int(label) if label.isdecimal() else model.site(label).layer)
+    if written.layer is None or read is None or written.layer > read:
+        raise WidgetError(
+            f"this cell is of layer {read}, and the dictionary writes at {written.name}, which comes behind it; choose a higher cell"
+        )
+    acts = capture(model, [lens.tokens[: pos + 1]], dictionary.site, hermetic=True, progress=False)
+    return writers(model, dictionary, acts[dictionary.site][0, pos], lens.residual[layer, pos], token)
 
 
 def _array(tensor: Any) -> np.ndarray:

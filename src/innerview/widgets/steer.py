@@ -1,8 +1,9 @@
 """`Steer`: a prompt, a slider a direction, and two columns: what the network writes, and what it writes when edited."""
 
+import dataclasses
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,23 +16,23 @@ from innerview.edits import Edit, checked
 from innerview.errors import WidgetError
 from innerview.generation import Generation, generate
 from innerview.models.model import Model
-from innerview.models.text import check_unicode
 from innerview.progress import progress
 from innerview.recipes import Recipe
 from innerview.widgets import dose as doses
-from innerview.widgets import wire
-from innerview.widgets.base import Widget, text, whole
+from innerview.widgets import links, wire
+from innerview.widgets.acting import OpensActing, active_at
+from innerview.widgets.base import choice, text, whole
 from innerview.widgets.column import Column
 from innerview.widgets.edit_form import LIMIT, EditForm, checked_directions, clamp_index, every_layer, form_of, unit_of
+from innerview.widgets.prompts import Prompt, opening
+from innerview.widgets.prompts import said as said_of
 
 TEXT_LIMIT = 50_000
 MOST_EDITS = 16
 STILL_S = 0.06
 
-Prompt = str | Sequence[Mapping[str, str]]
 
-
-class Steer(Widget):
+class Steer(OpensActing):
     """Steering, side by side with the plain text.
 
     Args:
@@ -51,7 +52,7 @@ class Steer(Widget):
 
     bundle: ClassVar[str] = "steer"
     heading: ClassVar[str] = "Steer"
-    verbs: ClassVar[tuple[str, ...]] = ("run", "stop", "dose", "code", "save")
+    verbs: ClassVar[tuple[str, ...]] = ("run", "stop", "dose", "code", "save", "features", "follow")
     writable: ClassVar[dict[str, str]] = {"prompt": "check_prompt", "edits": "check_edits", "shade": "check_shade"}
 
     setup = traitlets.Dict().tag(sync=True)
@@ -81,12 +82,13 @@ class Steer(Widget):
         self._still: threading.Timer | None = None
         self._by_slider = False
         self._columns = {name: Column(model, self._directions) for name in ("plain", "edited")}
-        said = _said(model, prompt)
+        said = said_of(model, prompt)
         super().__init__(
             setup=self._setup(), prompt=said, edits=[form.to_dict() for form in forms], columns=self._seen(),
             dose=list(self._doses), shade=0 if self._directions else -1,
         )  # fmt: skip
         self.observe(lambda _: self._follow_edits(), "edits")
+        links.join(self, model=model)
         if said["text"].strip():
             self._write("plain", "edited")
 
@@ -145,7 +147,7 @@ class Steer(Widget):
         """Python that gives the same edited text in a fresh notebook; a network that was built by hand is the reader's to open."""
         lines = "".join(f"    {edit.to_code()},\n" for edit in self.active_edits())  # type: ignore[attr-defined]
         return (
-            f"import innerview as iv\n\n{_opening(self._model)}prompt = {self._prompt()!r}\nedits = [\n{lines}]\n"
+            f"import innerview as iv\n\n{opening(self._model)}prompt = {self._prompt()!r}\nedits = [\n{lines}]\n"
             f"run = iv.generate(model, prompt, edits=edits, max_new_tokens={self._max_new_tokens}, hermetic=True)\nprint(run.text)\n"
         )
 
@@ -161,7 +163,48 @@ class Steer(Widget):
             )
         return Recipe(tuple(self.active_edits()), self._model.name).save(self._recipe_path)
 
+    def take(self, direction: Direction) -> None:
+        """Add a direction, and an edit of one step of it, as a feature's page sends it; one that is known is only switched on.
+
+        Raises:
+            WidgetError: It does not fit its site, or there are too many edits already.
+        """
+        forms, named = self.forms, {known.name: i for i, known in enumerate(self._directions)}
+        index = named.get(direction.name)
+        if index is None:
+            if len(forms) >= MOST_EDITS:
+                raise WidgetError(f"there are {MOST_EDITS} edits already, which is the most; drop one first")
+            index = len(self._directions)
+            # A new list: columns that are written go on with the directions they began with.
+            self._directions = checked_directions(self._model, [*self._directions, direction])
+            self._doses.append(None)
+        row = next((i for i, form in enumerate(forms) if form.direction == index), None)
+        if row is None:
+            forms.append(EditForm(index, coefficient=1.0))
+        else:
+            forms[row] = dataclasses.replace(forms[row], on=True)
+        self.push(setup=self._setup(), dose=list(self._doses), edits=[form.to_dict() for form in forms], shade=index)
+
     # What the browser asks.
+
+    def do_features(self, message: dict[str, Any]) -> Any:
+        """The features that are active at a token of a column, of every dictionary that is shown with this model."""
+        name = choice(message.get("column"), ("plain", "edited"))
+        run = self._columns[name].run
+        ids = [] if run is None else [*run.prompt_tokens[0], *run.tokens_so_far[0]]
+        if not ids:
+            raise WidgetError(f"the {name} column has no tokens yet; press run")
+        pos = whole(message.get("index"), 0, len(ids) - 1)
+        active = [form for form in self.forms if form.is_active] if name == "edited" else []
+        # Read in one go, a text has no generated part and no steps.
+        kept = [form for form in active if form.scope == "all" and form.schedule == "constant"]
+        edits = [form.edit(self._directions) for form in kept]
+        note = (
+            ""
+            if len(kept) == len(active)
+            else f"read with {len(kept)} of {len(active)} edits: the others hold for parts of a run"
+        )
+        return lambda: self.acting_of(lambda known: active_at(self._model, known, ids, pos, edits), note)
 
     def do_run(self, _: dict[str, Any]) -> None:
         self._by_slider = False
@@ -364,35 +407,3 @@ def _check_numbers(limit: Any, max_new_tokens: Any) -> None:
     is_whole = isinstance(max_new_tokens, int) and not isinstance(max_new_tokens, bool)
     if not is_whole or max_new_tokens < 1:
         raise WidgetError(f"max_new_tokens is a whole number, at least 1, not {max_new_tokens!r}")
-
-
-def _opening(model: Model) -> str:
-    """The line that opens the network; a comment where its name is only that of its class."""
-    inner = getattr(model.module, "_orig_mod", model.module)
-    if model.name != type(inner).__name__:
-        return f"model = iv.open_model({model.name!r})\n"
-    return (
-        f"# This network was opened from a {model.name} that code of your own built, which is not repeated here.\n"
-        "# Run that code first, so that: model = iv.open_model(module, tokenizer=...)\n"
-    )
-
-
-def _said(model: Model, prompt: Prompt) -> dict[str, Any]:
-    """A prompt as the widget holds it.
-
-    Raises:
-        WidgetError: It is neither a text nor a chat that ends with the user.
-        TextError: It holds half a character.
-    """
-    if isinstance(prompt, str):
-        check_unicode(prompt, "the prompt")
-        return {"chat": False, "text": prompt, "before": []}
-    listed = list(prompt) if isinstance(prompt, (list, tuple)) else []
-    messages = [dict(message) for message in listed if isinstance(message, Mapping)]
-    for i, message in enumerate(messages):
-        check_unicode(str(message.get("content", "")), f"message {i}")
-    if not messages or len(messages) != len(listed) or messages[-1].get("role") != "user":
-        raise WidgetError(f"a prompt is a text, or a chat whose last message is the user's, not {str(prompt)[:80]!r}")
-    if not model.has_chat:
-        raise WidgetError(f"{model.name} has no chat template for {len(messages)} messages; give plain text")
-    return {"chat": True, "text": str(messages[-1].get("content", "")), "before": messages[:-1]}
