@@ -97,10 +97,11 @@ build/lab/01_first_light.ipynb: $(TOUR)
 	@python=$$(scripts/find_python.sh) && echo "making .venv-bench with $$python" && "$$python" -m venv $@
 	$@/bin/python -m pip --disable-pip-version-check install --quiet . --requirement benchmarks/requirements.txt pytest
 
-# These want another version of transformers than ours, so innerview is read from here and not installed beside them.
+# Publishers exclude one another, so theirs are installed without what they ask for, and innerview is read from here.
 .venv-formats:
 	@python=$$(scripts/find_python.sh) && echo "making .venv-formats with $$python" && "$$python" -m venv $@
-	$@/bin/python -m pip --disable-pip-version-check install --quiet --requirement benchmarks/requirements-formats.txt
+	$@/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --requirement benchmarks/requirements-formats.txt
+	$@/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement benchmarks/requirements-publishers.txt
 
 node_modules/.package-lock.json: package.json package-lock.json
 	@scripts/find_node.sh
