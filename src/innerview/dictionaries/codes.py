@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from innerview.errors import DictionaryError
+from innerview.kernels.finite import refuse_not_finite
+from innerview.kernels.rules import Sparse
 
 # Pre-activations that are held at once: 64 MiB of float32.
 BLOCK = 1 << 24
@@ -131,15 +133,20 @@ class Codes:
 
 
 def coded(
-    x: Float[Tensor, "*tokens width"], encode: Callable[[Tensor], Tensor], n_features: int, mask: Tensor | None = None
+    x: Float[Tensor, "*tokens width"],
+    encode: Callable[[Tensor], Tensor | Sparse],
+    n_features: int,
+    mask: Tensor | None = None,
+    size: int | None = None,
 ) -> Codes:
     """Codes of activations, block by block, so that memory does not grow with tokens × features.
 
     Args:
         x: Activations.
-        encode: Gives dense codes of some rows of them.
+        encode: Gives codes of some rows of them: dense, or as kernels give them.
         n_features: Features that it gives.
         mask: True where a token is real, shape [*tokens]; the others are not looked at. None for all.
+        size: Rows of a block; as many as have `BLOCK` dense codes when None.
     Raises:
         DictionaryError: There is NaN or infinity at a real token, or the mask is of other tokens.
     """
@@ -150,43 +157,20 @@ def coded(
         )
     flat = x.reshape(-1, x.shape[-1])
     rows = None if mask is None else mask.flatten().nonzero()[:, 0].to(flat.device)
-    count, size = len(flat) if rows is None else len(rows), max(1, BLOCK // n_features)
-    parts: list[Codes] = []
+    count, size = len(flat) if rows is None else len(rows), size or max(1, BLOCK // n_features)
+    parts: list[Codes | Sparse] = []
     places: list[Tensor] = []
     # A block of no tokens too, which says on which device and in which format nothing was found.
     for start in range(0, max(count, 1), size):
         chosen = None if rows is None else rows[start : start + size]
         block = flat[start : start + size] if chosen is None else flat[chosen]
         refuse_not_finite(block, start if chosen is None else chosen)
-        part = Codes.from_dense(encode(block))
+        found = encode(block)
+        part = Codes.from_dense(found) if isinstance(found, Tensor) else found
         parts.append(part)
         places.append(part.tokens + start if chosen is None else chosen.to(part.tokens.device)[part.tokens])
     features, values = torch.cat([part.features for part in parts]), torch.cat([part.values for part in parts])
     return Codes(torch.cat(places), features, values, tuple(x.shape[:-1]), n_features, mask)
-
-
-def refuse_not_finite(block: Float[Tensor, "rows width"], since: int | Tensor = 0) -> None:
-    """Refuse NaN and infinity, which TopK would take for the largest of all.
-
-    Args:
-        block: Some tokens' activations.
-        since: The first one's number among all, or the number of each.
-    Raises:
-        DictionaryError: There is one; how many, and where the first is.
-    """
-    # One sum tells it in most cases, at a fraction of the cost of looking at each number.
-    if bool(torch.isfinite(block.sum())):
-        return
-    bad = ~torch.isfinite(block)
-    if not bool(bad.any()):
-        return
-    row = int(bad.any(dim=1).nonzero()[0, 0])
-    token = row + since if isinstance(since, int) else int(since[row])
-    value = float(block[row][bad[row]][0])
-    raise DictionaryError(
-        f"the activations hold NaN or infinity in {int(bad.sum())} of {bad.numel()} numbers, first {value} at token {token} (counted flat); "
-        "half-precision networks overflow: run the network in float32 or bfloat16, or leave these tokens out"
-    )
 
 
 def checked_feature(feature: int, n_features: int) -> int:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from innerview.activations import Activations
 from innerview.dictionaries.architectures import Architecture
-from innerview.dictionaries.codes import BLOCK, Codes, checked_feature, checked_features, coded, refuse_not_finite
+from innerview.dictionaries.codes import BLOCK, Codes, checked_feature, checked_features, coded
+from innerview.dictionaries.encoders import encoder_of
 from innerview.dictionaries.manifest import Manifest
 from innerview.dictionaries.readers import Encoded
 from innerview.dictionaries.weights import Weights
@@ -20,7 +21,13 @@ from innerview.direction import Direction
 from innerview.edits import SetFeatures
 from innerview.edits.set_features import Affine, FeatureReader, Readings
 from innerview.errors import DictionaryError
+from innerview.kernels.encode import encode
+from innerview.kernels.finite import refuse_not_finite
+from innerview.kernels.rules import Encoder, Sparse
 from innerview.readings import Gate, Reading
+
+# Tokens that are prepared at once for a kernel.
+TOKENS = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +108,27 @@ class Dictionary:
             DictionaryError: The width differs, or there is NaN or infinity.
         """
         values, mask = self._input(x)
-        return coded(values, self.encode_dense, self.n_features, mask)
+        encoder = self.encoder
+        if encoder is None or self._has_gradients(values):
+            return coded(values, self.encode_dense, self.n_features, mask)
+        return coded(values, self._by_kernel(encoder), self.n_features, mask, TOKENS)
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What a kernel takes of it; None where its architecture encodes in a way of its own. `iv.kernels.explain` tells the path."""
+        return encoder_of(self.architecture, self.weights)
+
+    def n_tokens(self, x: Activations | Float[Tensor, "*tokens d_in"]) -> int:
+        """Tokens of activations that `encode` looks at."""
+        values, mask = self._input(x)
+        return prod(values.shape[:-1]) if mask is None else int(mask.sum())
+
+    def _by_kernel(self, encoder: Encoder) -> Callable[[Tensor], Sparse]:
+        return lambda x: encode(encoder, self.prepared(x).detach())
+
+    def _has_gradients(self, x: Tensor) -> bool:
+        """Whether codes of these activations need gradients, which kernels have none of."""
+        return torch.is_grad_enabled() and any(one.requires_grad for one in (x, *self.weights.tensors().values()))
 
     def encode_dense(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens n_features"]:
         """Every feature of every token, with gradients: for a few tokens; `encode` holds many."""
