@@ -78,7 +78,8 @@ def write(folder: str, pieces: int, kill_at: int) -> None:
     model = network()
     with iv.open_store(folder, shard_bytes=SHARD_BYTES) as store:
         for nth in range(store.begin(model, "all", names(pieces)) // ROWS, pieces):
-            print("acknowledged", store.append(piece(nth, model)), flush=True)  # noqa: T201
+            # One string is one write, which a kill does not cut, however stdout is buffered.
+            print(f"acknowledged {store.append(piece(nth, model))}\n", end="", flush=True)  # noqa: T201
             if pieces == ENDLESS:
                 time.sleep(PACE_S)
 
