@@ -145,3 +145,11 @@ def test_the_world_needs_no_torch():
     code = "import sys, innerview as iv; iv.pocket.prompts('facts', count=1); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_texts_are_the_same_for_a_seed_and_others_for_another() -> None:
+    some = iv.pocket.texts(5, seed="a")
+    assert len(some) == 5 and all(some) and some == iv.pocket.texts(8, seed="a")[:5]
+    assert set(some).isdisjoint(iv.pocket.texts(5, seed="b"))
+    with pytest.raises(ValueError, match="count is a whole number from 1, not 0"):
+        iv.pocket.texts(0)

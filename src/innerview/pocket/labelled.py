@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -183,6 +184,21 @@ def prompts(
 def answers_of(case: Sentence) -> tuple[str, ...]:
     """The right continuations of a case, the space before them left out."""
     return case.answers or tuple(case.odds) or (case.continuation.lstrip(" "),)
+
+
+def texts(count: int, seed: int | str = 0, *, lexicon: Path | str | None = None) -> tuple[str, ...]:
+    """Documents as the network read them in training, to look at or to train a dictionary on; another seed gives other ones.
+
+    Args:
+        count: How many; each is some dozens of words.
+        seed: Of which ones.
+        lexicon: Another world's file of words; the bundled one when None.
+    Raises:
+        ValueError: The count is no whole number from 1.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"count is a whole number from 1, not {count!r}")
+    return tuple(document.text for document in islice(world_of(lexicon).documents(f"texts {seed}"), count))
 
 
 def next_word(prompt: str, *, lexicon: Path | str | None = None) -> dict[str, float]:
