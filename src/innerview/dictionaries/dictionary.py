@@ -150,8 +150,11 @@ class Dictionary:
         values, mask = self._input(x)
         if mask is not None:
             values = values.masked_fill(~mask.to(values.device)[..., None], 0.0)
-        refuse_not_finite(values.reshape(-1, self.d_in))
-        found = self._some(chosen)(values)
+        if self.architecture.is_elementwise and self.encoder is not None:
+            found = self._chosen(list(chosen))._read(values)
+        else:
+            refuse_not_finite(values.reshape(-1, self.d_in))
+            found = self._some(chosen)(values)
         return found if mask is None else found * mask.to(found.device)[..., None]
 
     def _some(self, features: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
@@ -165,6 +168,18 @@ class Dictionary:
             return torch.cat(parts).view(*x.shape[:-1], len(chosen))
 
         return read
+
+    def _read(self, x: Float[Tensor, "*tokens d_in"]) -> Float[Tensor, "*tokens n_features"]:
+        """Dense codes of finite activations; of others the refusal, without another look at those that are finite.
+
+        Raises:
+            DictionaryError: There is NaN or infinity.
+        """
+        pre = self.architecture.pre(self.weights, self.prepared(x))
+        # NaN or infinity in a token is in each of its products too, and they are far fewer.
+        if not bool(torch.isfinite(pre.sum())):
+            refuse_not_finite(x.reshape(-1, self.d_in))
+        return self.architecture.activate(self.weights, pre)
 
     def _chosen(self, features: list[int]) -> "Dictionary":
         """The dictionary of some features alone; only right where features do not compete."""
