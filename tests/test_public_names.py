@@ -10,7 +10,8 @@ import innerview as iv
 
 NAMES = [
     "Dashboard", "dashboard", "load_dashboard", "NeuronpediaUpload", "FeatureError", "FeatureStatistics", "feature_statistics", "FeatureView", "OnText", "feature_on_text",
-    "Page", "page", "Attention", "TrainingMonitor", "Control", "Evidence", "EvidenceCard", "EvidenceError",
+    "FeatureBrowser", "FeatureMap", "FeaturePage", "NeighbourLayout", "PCALayout",
+    "Page", "page", "Attention", "Panel", "panel", "TrainingMonitor", "Control", "Evidence", "EvidenceCard", "EvidenceError",
     "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
     "ActiveSubspace",
     "TanhJumpReLU",

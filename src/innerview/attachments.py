@@ -71,6 +71,29 @@ class Attachment:
     def enabled(self, is_enabled: bool) -> None:
         self.block.is_enabled = bool(is_enabled)
 
+    def update(self, model: Model, edits: Any) -> None:
+        """Put other edits in their place, under the same name: the next forward takes them.
+
+        Args:
+            model: The network they are attached to.
+            edits: Edits, applied in list order.
+        Raises:
+            EditError: An edit does not fit, there is none, or these are not attached to this network any more.
+        """
+        plan = Plan.of(model, edits)
+        if not plan.edits:
+            raise EditError(
+                f"nothing to put in the place of {self.name!r}: the list of edits is empty; detach() takes it off"
+            )
+        with Uninterrupted(), self._board.lock:
+            if self._board is not board_of(model) or self._board.attached.get(self.name) is not self:
+                raise EditError(
+                    f"{self.name!r} is not attached to {model.name} any more; attach it anew with iv.attach"
+                )
+            held, self._held = self._held, self._board.acquire(plan.points)
+            self.block.plan, self.block.fired, self.block.forwards = plan, set(), 0
+            self._board.release(held)
+
     def detach(self) -> None:
         """Take the edits off; a second call does nothing."""
         with Uninterrupted(), self._board.lock:

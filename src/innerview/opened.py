@@ -4,7 +4,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 
-KINDS = ("model", "dictionary", "run", "training")
+KINDS = ("model", "dictionary", "direction", "run", "training")
 
 
 class Opened:

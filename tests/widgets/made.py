@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import innerview as iv
-from tests.widgets import feature_views
 from innerview.dictionaries.training.live import Example, LiveTraining
+from tests.widgets import feature_views
 
 
 @dataclass
@@ -67,6 +67,15 @@ def attention(world: World) -> Any:
     return iv.Attention(world.model, world.ids)
 
 
+def panel(world: World) -> Any:
+    iv.attach(world.model, [iv.Add(world.direction, 1.0)], name=world.text(0) or "a")
+    try:
+        made = iv.Panel()
+    finally:
+        iv.detach(world.model)
+    return made
+
+
 def token_strip(world: World) -> Any:
     words = world.texts[:400]
     values = [[float(i % 5 - 2) for i in range(len(words))], [0.5] * len(words)]
@@ -114,6 +123,7 @@ MADE: dict[str, Callable[[World], Any]] = {
     "feature_page": feature_page,
     "evidence_card": evidence_card,
     "logit_lens": logit_lens,
+    "panel": panel,
     "patch_grid": patch_grid,
     "token_strip": token_strip,
     "steer": steer,

@@ -14,6 +14,7 @@ from innerview.direction import Direction
 from innerview.errors import DirectionError
 from innerview.models import text
 from innerview.models.model import Model
+from innerview.opened import opened
 
 CHUNK = 32
 OUTLIER = 10.0
@@ -60,10 +61,12 @@ def contrast(
     vector = gap / length
     scale, kind = _step(up, down, length)
     center = float((up.mean(0) + down.mean(0)) @ vector) / 2
-    return Direction(
+    made = Direction(
         vector.float(), where.name, scale, kind, min(len(up), len(down)), _median_norm(torch.cat([up_norms, down_norms])), center,
         name or "contrast", f"difference of means over {len(up)} and {len(down)} prompts, position {position}",
     )  # fmt: skip
+    opened.add("direction", made)
+    return made
 
 
 def _read(model: Model, prompts: Any, site: str, position: int | str) -> tuple[Float[Tensor, "n width"], Tensor]:

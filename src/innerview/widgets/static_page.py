@@ -24,6 +24,7 @@ BUNDLES = (
     "feature_map",
     "feature_page",
     "logit_lens",
+    "panel",
     "patch_grid",
     "steer",
     "token_strip",
