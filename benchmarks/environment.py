@@ -38,8 +38,9 @@ def make() -> dict[str, str]:
 
 
 def _own() -> list[str]:
-    """What innerview itself stands on."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    """What innerview itself stands on, and what makes it fast."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project["dependencies"] + project["optional-dependencies"]["fast"]
 
 
 def _peers() -> list[str]:
