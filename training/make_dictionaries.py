@@ -15,19 +15,26 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 import innerview as iv
 from innerview.bundled import bundled_folder
+from innerview.opened import opened
 from innerview.pocket.world import load_world
 
 KEPT = Path("build/training/dictionaries")
-TARGET_L0 = 32
+TARGET_L0, TOP_K = 32, 32
+# Seconds between two lines of how far the training is, where no bar can be shown.
+TOLD_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,10 @@ class Making:
 
     model: str = "pocket"
     out: Path = field(default_factory=lambda: bundled_folder("pocket") / "dictionaries")
-    tokens: int = 8_000_000
+    tokens: int = 3_000_000
     seed: int = 0
     layers: tuple[int, ...] | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     sparsity: float = 0.3
     threads: int = 2
     batch_tokens: int = 4096
@@ -89,8 +96,9 @@ def specs(making: Making, n_layers: int, d_model: int) -> dict[str, iv.Dictionar
     """Every dictionary by the name of its folder."""
     layers = making.layers if making.layers is not None else tuple(range(n_layers))
     middle = layers[len(layers) // 2]
-    steps = iv.Optimization(making.learning_rate, betas=(0.9, 0.999), warmup=0.05, decay=0.2)
-    jump = iv.JumpReLU(l0=making.sparsity, l0_target=TARGET_L0, bandwidth=0.05, first_threshold=0.05)
+    # Without a first moment, as JumpReLU is published: with one, a quarter of the features died within a hundred steps.
+    steps = iv.Optimization(making.learning_rate, betas=(0.0, 0.999), warmup=0.05, decay=0.2)
+    jump = iv.JumpReLU(l0=making.sparsity, l0_target=TARGET_L0, bandwidth=0.1, first_threshold=0.08)
     site, n = f"blocks.{middle}.resid", making.wider * d_model
     made = {
         f"blocks.{layer}.resid": iv.DictionarySpec(
@@ -98,12 +106,60 @@ def specs(making: Making, n_layers: int, d_model: int) -> dict[str, iv.Dictionar
         )
         for layer in layers
     }
-    made[f"{site}.top_k"] = iv.DictionarySpec(site, iv.TopK(TARGET_L0), n, seed=making.seed, optimization=steps)
+    made[f"{site}.top_k"] = iv.DictionarySpec(
+        site, iv.TopK(TOP_K), n, seed=making.seed, optimization=replace(steps, betas=(0.9, 0.999))
+    )
     made[f"{site}.second_seed"] = replace(made[site], seed=making.seed + 1)
     made[f"blocks.{middle}.mlp"] = iv.DictionarySpec(
         f"blocks.{middle}.mlp.in", jump, n, f"blocks.{middle}.mlp.out", seed=making.seed, optimization=steps
     )
     return made
+
+
+@contextmanager
+def telling(named: tuple[str, ...]) -> Iterator[None]:
+    """Prints a line now and then, inside the block, of how far a training is."""
+    ends = []
+
+    def begin(kind: str, thing: object) -> None:
+        if kind == "training":
+            ends.append(cast(Any, thing).listen(Telling(named)))
+
+    ends.append(opened.listen(begin))
+    try:
+        yield
+    finally:
+        for end in ends:
+            end()
+
+
+@dataclass
+class Telling:
+    """What prints how far a training is.
+
+    Attributes:
+        named: Names of its dictionaries.
+        started: When it began, as `time.monotonic` says.
+        told: When it last printed.
+    """
+
+    named: tuple[str, ...]
+    started: float = field(default_factory=time.monotonic)
+    told: float = 0.0
+
+    def __call__(self, training: Any) -> None:
+        now = time.monotonic()
+        if now - self.told < TOLD_EVERY_S and training.state == "running":
+            return
+        self.told = now
+        print(
+            f"{training.tokens:,} of {training.n_tokens:,} tokens, {training.tokens / (now - self.started):,.0f} a second"
+        )
+        for name, points in zip(self.named, training.histories, strict=True):
+            if points:
+                last = points[-1]
+                print(f"  {name}: FVU {last['fvu']:.3f} at L0 {last['l0']:.1f}, dead {last['dead']:.1%}")
+        sys.stdout.flush()
 
 
 def make_dictionaries(making: Making, *, progress: bool = True) -> list[Path]:
@@ -116,11 +172,18 @@ def make_dictionaries(making: Making, *, progress: bool = True) -> list[Path]:
     torch.set_num_threads(making.threads)
     model = iv.open_model(making.model)
     wanted = specs(making, model.n_layers or 0, model.d_model or 0)
-    settings = iv.TrainingSettings(n_tokens=making.tokens, batch_tokens=making.batch_tokens, seed=making.seed)
-    texts = Documents(f"dictionaries {making.seed}", lexicon=making.lexicon)
-    found = iv.train_dictionaries(
-        model, list(wanted.values()), texts=texts, settings=settings, folder=making.kept, progress=progress
+    # Ten sites are held of every token that is shuffled: 64 batches of them would take 4 GB.
+    settings = iv.TrainingSettings(
+        n_tokens=making.tokens,
+        batch_tokens=making.batch_tokens,
+        seed=making.seed,
+        buffer_tokens=16 * making.batch_tokens,
     )
+    texts = Documents(f"dictionaries {making.seed}", lexicon=making.lexicon)
+    with telling(tuple(wanted)) if progress and not sys.stderr.isatty() else nullcontext():
+        found = iv.train_dictionaries(
+            model, list(wanted.values()), texts=texts, settings=settings, folder=making.kept, progress=progress
+        )
     if not found.is_complete:
         print(f"stopped behind {found.tokens:,} tokens; the same command goes on")
         return []

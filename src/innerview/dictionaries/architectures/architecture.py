@@ -1,7 +1,7 @@
 """What every architecture says: how pre-activations become codes, how it is trained, and what that adds to the loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import cos, pi
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,11 @@ from innerview.dictionaries.entries import Active
 from innerview.dictionaries.weights import Weights
 from innerview.errors import DictionaryError
 from innerview.readings import Gate
+
+# Rows of the decoder have length 1: at higher rates most features die within the first steps.
+HIGHEST_RATE = 1e-2
+# Steps of a long training, for which published rates are meant.
+LONG = 200_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,10 @@ class Optimization:
         warmup: Share of the steps in which the rate climbs.
         decay: Share of the steps, the last ones, in which it falls to 0.
         shape: How it climbs and falls: `linear` or `cosine`.
-        clip: Largest norm of all gradients together; None does not clip.
+        clip: Largest norm of all gradients together; None does not clip. Below most gradients, as it is for inputs of mean squared
+            length 1, all steps count alike; else Adam's second moment holds the first, large ones against the later ones.
+        steps: Steps that the rate is meant for. A training of fewer takes a rate √(steps / its own) times as high, `HIGHEST_RATE`
+            at most; None takes the rate as it is.
     """
 
     learning_rate: float
@@ -100,7 +108,8 @@ class Optimization:
     warmup: float = 0.0
     decay: float = 0.2
     shape: Literal["linear", "cosine"] = "linear"
-    clip: float | None = 1.0
+    clip: float | None = 0.05
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.shape not in ("linear", "cosine"):
@@ -110,6 +119,13 @@ class Optimization:
         for name in ("warmup", "decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DictionaryError(f"{name} is a share of the steps from 0 to 1, not {getattr(self, name)!r}")
+
+    def fitted(self, n_steps: int) -> "Optimization":
+        """The same for a training of `n_steps`."""
+        if self.steps is None or n_steps >= self.steps:
+            return self
+        highest = max(self.learning_rate, HIGHEST_RATE)
+        return replace(self, learning_rate=min(highest, self.learning_rate * (self.steps / n_steps) ** 0.5))
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -189,8 +205,8 @@ class Architecture:
     # Training.
 
     def optimization(self, n_features: int) -> Optimization:
-        """Adam and its schedule as published."""
-        return Optimization(3e-4)
+        """Adam and its schedule as published, for a long training."""
+        return Optimization(3e-4, steps=LONG)
 
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
         """Tensors of its own that training starts with, by name, each shape [n_features]."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import LONG, Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real, whole
 from innerview.dictionaries.architectures.thresholded import Thresholded
 from innerview.dictionaries.architectures.top_k import TopK
@@ -23,7 +23,7 @@ class BatchTopK(Thresholded):
         k: Features that are kept of each token, on average over a batch.
         auxiliary_k: Dead features that reconstruct the error in training; half of the output's width when None.
         auxiliary_weight: Weight of that reconstruction's squared error.
-        threshold_rate: Weight of a new batch in the running mean of the smallest code that was kept.
+        threshold_rate: Weight of a new batch in the running mean of the smallest code that was kept; ten steps' worth in short trainings.
     Reference: arXiv:2412.06410
     """
 
@@ -42,7 +42,7 @@ class BatchTopK(Thresholded):
         real("threshold_rate", self.threshold_rate)
 
     def optimization(self, n_features: int) -> Optimization:
-        return Optimization(3e-4, betas=(0.9, 0.99))
+        return Optimization(3e-4, betas=(0.9, 0.99), steps=LONG)
 
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
         return {"threshold": torch.zeros(n_features)}
@@ -69,8 +69,10 @@ class InBatch(TopK):
         cut = _cut(pre, self.k, step)
         threshold = weights.extras["threshold"]
         if cut > 0:
-            # The mean of all batches at first, so that the zero it starts from does not count.
-            threshold.lerp_(cut.to(threshold), max(self.threshold_rate, 1 / (step.step + 1)))
+            # The mean of all batches at first, so that the zero it starts from does not count; and in a short training of its last
+            # tenth at most, for the cut moves with the weights.
+            rate = max(self.threshold_rate, 1 / (step.step + 1), min(1.0, 10 / step.n_steps))
+            threshold.lerp_(cut.to(threshold), rate)
         return Entries.where((pre >= cut) & (pre > 0))
 
 

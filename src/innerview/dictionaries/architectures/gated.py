@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Gating, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import LONG, Architecture, Gating, Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real
 from innerview.dictionaries.architectures.training import (
     active,
@@ -51,7 +51,7 @@ class Gated(Architecture):
         return Gating(float(own["magnitude_bias"]) + shared * factor, 0.0, gate, factor=factor)
 
     def optimization(self, n_features: int) -> Optimization:
-        return Optimization(3e-4, betas=(0.0, 0.999))
+        return Optimization(3e-4, betas=(0.0, 0.999), steps=LONG)
 
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
         return {name: torch.zeros(n_features) for name in self.extras}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import LONG, Architecture, Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real
 from innerview.dictionaries.architectures.thresholded import Thresholded
 from innerview.dictionaries.architectures.training import (
@@ -54,7 +54,7 @@ class JumpReLU(Thresholded):
             real("l0_target", self.l0_target, least=1e-12)
 
     def optimization(self, n_features: int) -> Optimization:
-        return Optimization(7e-5, betas=(0.0, 0.999), warmup=0.05, shape="cosine")
+        return Optimization(7e-5, betas=(0.0, 0.999), warmup=0.05, shape="cosine", steps=5 * LONG)
 
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
         return {"log_threshold": torch.full((n_features,), log(self.first_threshold))}

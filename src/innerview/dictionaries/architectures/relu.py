@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Gating, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import LONG, Architecture, Gating, Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real
 from innerview.dictionaries.architectures.training import (
     active,
@@ -49,7 +49,7 @@ class ReLU(Architecture):
         return Gating(float(weights.encoder_bias[feature]), 0.0)
 
     def optimization(self, n_features: int) -> Optimization:
-        return Optimization(5e-5)
+        return Optimization(5e-5, steps=LONG)
 
     def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
         with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import LONG, Architecture, Losses, Optimization, Step
 from innerview.dictionaries.architectures.jump_relu import JumpReLU
 from innerview.dictionaries.architectures.numbers import real
 from innerview.dictionaries.architectures.training import squared_error
@@ -41,7 +41,7 @@ class TanhJumpReLU(JumpReLU):
             real(name, getattr(self, name))
 
     def optimization(self, n_features: int) -> Optimization:
-        return Optimization(2e-4)
+        return Optimization(2e-4, steps=LONG)
 
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
         return {"log_threshold": torch.full((n_features,), log(self.first_threshold / d_in**0.5))}

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from innerview.dictionaries.architectures.architecture import Architecture, Losses, Optimization, Step
+from innerview.dictionaries.architectures.architecture import LONG, Architecture, Losses, Optimization, Step
 from innerview.dictionaries.architectures.numbers import real, whole
 from innerview.dictionaries.architectures.training import (
     active,
@@ -61,7 +61,7 @@ class TopK(Architecture):
         return kept.relu()
 
     def optimization(self, n_features: int) -> Optimization:
-        return Optimization(2e-4 / (n_features / 2**14) ** 0.5, epsilon=6.25e-10)
+        return Optimization(2e-4 / (n_features / 2**14) ** 0.5, epsilon=6.25e-10, steps=LONG)
 
     def kept(self, weights: Weights, pre: Tensor, step: Step) -> Entries:
         """Which pre-activations of a batch are kept; their ReLU are the codes."""

@@ -68,16 +68,12 @@ class Harvest:
         return sum(len(row) - self._dropped(row) for row in self._rows(0))
 
     def _chunks(self, sites: Sequence[str], seed: int) -> Iterator[Chunk]:
-        held: list[list[int]] = []
-        size = 0
-        for row in self._rows(seed):
-            if held and size + len(row) > CHUNK_TOKENS:
-                yield self._chunk(held, sites)
-                held, size = [], 0
-            held.append(row)
-            size += len(row)
-        if held:
-            yield self._chunk(held, sites)
+        of = torch.Generator().manual_seed(seed)
+        for pool in _pools(self._rows(seed), self.buffer_tokens):
+            # Rows of one forward are padded to its longest: of texts in any order most of it would be padding.
+            made = list(_pools(sorted(pool, key=len), CHUNK_TOKENS))
+            for nth in torch.randperm(len(made), generator=of).tolist():
+                yield self._chunk(made[nth], sites)
 
     def _chunk(self, rows: list[list[int]], sites: Sequence[str]) -> Chunk:
         kept = sum(len(row) - self._dropped(row) for row in rows)
@@ -163,6 +159,20 @@ class Harvest:
         size = self.context - len(front)
         for start in range(len(front), len(ids), size):
             yield front + ids[start : start + size]
+
+
+def _pools(rows: Iterable[list[int]], tokens: int) -> Iterator[list[list[int]]]:
+    """Rows together that have so many tokens at most, or are one row."""
+    held: list[list[int]] = []
+    size = 0
+    for row in rows:
+        if held and size + len(row) > tokens:
+            yield held
+            held, size = [], 0
+        held.append(row)
+        size += len(row)
+    if held:
+        yield held
 
 
 def context_of(model: Model, given: int | None) -> int:

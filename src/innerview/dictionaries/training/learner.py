@@ -50,7 +50,8 @@ class Learner:
         )  # fmt: skip
         self.weights = self._trained(made)
         self.parameters = [tensor for tensor in self.weights.tensors().values() if isinstance(tensor, nn.Parameter)]
-        self.optimization = spec.optimization or spec.architecture.optimization(n_features)
+        chosen = spec.optimization or spec.architecture.optimization(n_features)
+        self.optimization = chosen.fitted(n_steps)
         self.optimizer = torch.optim.Adam(
             self.parameters, self.optimization.learning_rate, self.optimization.betas, self.optimization.epsilon, fused=True
         )  # fmt: skip
