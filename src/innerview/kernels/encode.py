@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from innerview.errors import DictionaryError
 from innerview.kernels import reference, work
+from innerview.kernels.compiled import COMPILED
 from innerview.kernels.finite import refuse_not_finite
 from innerview.kernels.fused import FUSED
 from innerview.kernels.fused_screen import FUSED_SCREEN
@@ -26,7 +28,7 @@ from innerview.kernels.rules import Encoder, Sparse
 from innerview.kernels.screened import SCREENS
 
 REFERENCE = Path("reference", reference.encode, lambda task: None, work.dense_seconds, "plain torch")
-PATHS: tuple[Path, ...] = (REFERENCE, *SCREENS, FUSED, FUSED_SCREEN)
+PATHS: tuple[Path, ...] = (REFERENCE, *SCREENS, COMPILED, FUSED, FUSED_SCREEN)
 # Below this many products plain torch takes some milliseconds, and nothing is measured or compiled to save them.
 SMALL = 1 << 27
 
@@ -134,7 +136,9 @@ def choose(task: Task, path: str | None = None) -> Choice:
     able = [one for one in PATHS if one.name not in refused]
     seconds = {one.name: one.seconds(task) for one in able}
     best = min(able, key=lambda one: seconds[one.name])
-    others = ", ".join(f"{name} {took * 1e3:.3g} ms" for name, took in seconds.items() if name != best.name)
+    others = ", ".join(
+        f"{name} {took * 1e3:.3g} ms" for name, took in seconds.items() if name != best.name and took < inf
+    )
     why = f"{best.why}: {seconds[best.name] * 1e3:.3g} ms by what was measured here" + (f"; {others}" if others else "")
     return Choice(best.name, why, task, refused, seconds)
 
