@@ -15,7 +15,7 @@ FLOORS = (
     (
         "engine",
         {
-            "runs", "hooks", "attachments", "own_forwards", "writing_runs", "pair_runs", "taps", "calls", "activations", "direction", "readings",
+            "runs", "hooks", "attachments", "own_forwards", "writing_runs", "pair_runs", "compiled_runs", "taps", "tap_sets", "calls", "activations", "direction", "readings",
             "conditions", "recorder", "rows", "plans", "forwards", "sides",
             "inputs", "one_site", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written", "compiling",
             "where", "capturing", "edits", "generation", "generation_requests", "writers", "decoding", "written_ids", "stores",

@@ -14,8 +14,10 @@ from innerview.hooks import refuse_compiled
 from innerview.inputs import Call
 from innerview.models.model import Model
 from innerview.models.site import Site
-from innerview.runs import Forward, Plan, Planned
-from innerview.taps import Tap, laws_of
+from innerview.models.stepping import Caches
+from innerview.runs import EMPTY, Forward, Plan
+from innerview.tap_sets import TapSet
+from innerview.taps import Lease, Tap
 
 
 class Compiled:
@@ -24,19 +26,26 @@ class Compiled:
     Attributes:
         model: The network, as it was opened; its own forwards are edited alike, and can be captured as ever.
         module: The compiled network, called with the network's own inputs.
+        taps: The taps that were put in.
+        captured: Sites that are copied.
+        plan: The edits in force, by their points.
     """
 
     def __init__(
-        self, model: Model, taps: dict[str, Tap], handles: list[Any], module: Any, captured: list[str]
-    ) -> None:
+        self, model: Model, taps: TapSet, handles: list[Any], captured: list[str], *,
+        backend: str | Callable[..., Any], mode: str | None, dynamic: bool | None,
+    ) -> None:  # fmt: skip
         self.model = model
-        self.module = module
-        self._taps = taps
+        self.module: Any = torch.compile(model.module, backend=backend, mode=mode, dynamic=dynamic)
+        # Single tokens come in one shape only, whatever the prompts were.
+        self.step: Any = torch.compile(model.module, backend=backend, mode=mode, dynamic=False)
+        self.taps = taps
+        self.captured = captured
+        self.plan = EMPTY
+        self.caches = Caches(model.module)
+        # Rows and columns of the caches that single tokens were compiled for.
+        self.built: set[tuple[int, int]] = set()
         self._handles = handles
-        self._captured = captured
-        # What is in force, each with its slots.
-        self._plan: list[tuple[Planned, range]] = []
-        self._size = next(iter(taps.values())).strength.shape[:2]
 
     def set(self, edits: Any) -> None:
         """Put other edits in force, in place of those before: data changes, the compiled code stays. An empty list takes them off.
@@ -45,52 +54,17 @@ class Compiled:
             EditError: An edit is none of Add, ProjectOut, Scale and Cap, or stands where no tap was put in; or there are more at one site
                 than slots.
         """
-        planned = [p for parts in Plan.of(self.model, edits).by_point.values() for p in parts]
-        laws = [
-            laws_of(self._checked(one), self._taps[one.site.name].vectors.shape[1], self._taps[one.site.name].dtype)
-            for one in planned
-        ]
-        slots = self._slots(planned, [len(each) for each in laws])
-        for tap in self._taps.values():
-            tap.clear()
-        for one, each, among in zip(planned, laws, slots, strict=True):
-            tap = self._taps[one.site.name]
-            for slot, (vector, law) in zip(among, each, strict=True):
-                tap.put(slot, vector, law)
-            if one.is_plain:
-                tap.strength[:, :, among.start : among.stop] = 1.0
-        self._plan = list(zip(planned, slots, strict=True))
-
-    def _checked(self, one: Planned) -> Edit:
-        edit, name = one.edit, one.site.name
-        if edit.where.condition is not None or edit.heads is not None or edit.neurons is not None:
-            raise EditError(
-                f"a compiled network takes edits on no condition and on whole activations, not {edit.label}; "
-                "use iv.editing on the network that is not compiled"
-            )
-        if name not in self._taps or not self._taps[name].slots:
-            placed = ", ".join(key for key, tap in self._taps.items() if tap.slots)
-            raise EditError(f"no tap was put in at {name!r} before compiling; edits may stand at {placed or 'no site'}")
-        return edit
-
-    def _slots(self, planned: list[Planned], needed: list[int]) -> list[range]:
-        """Slots of each edit, in the edits' order."""
-        filled, found = dict.fromkeys(self._taps, 0), []
-        for one, count in zip(planned, needed, strict=True):
-            name = one.site.name
-            found.append(range(filled[name], filled[name] + count))
-            filled[name] += count
-        for name, count in filled.items():
-            if count > self._taps[name].slots:
-                raise EditError(
-                    f"{self._taps[name].slots} edits fit at {name!r}, and these take {count} slots; compile with slots={count} or more"
-                )
-        return found
+        plan = Plan.of(self.model, edits)
+        load = self.taps.read(plan)
+        with self.model.lock:
+            self.taps.take_back()
+            self.taps.share(load)
+            self.plan = plan
 
     @property
     def edits(self) -> tuple[Edit, ...]:
         """The edits in force."""
-        return tuple(dict.fromkeys(one.edit for one, _ in self._plan))
+        return self.taps.shared.edits
 
     def __call__(self, inputs: Any) -> Any:
         """What the compiled network returns.
@@ -101,32 +75,17 @@ class Compiled:
             CaptureError: There are more rows or tokens than the taps were made for.
         """
         call = Call.of(self.model, inputs)
-        self._locate(call)
-        return self.module(*call.args, **call.kwargs)
+        with self.model.lock:
+            self._locate(call)
+            return self.module(*call.args, **call.kwargs)
 
     def _locate(self, call: Call) -> None:
         """Put the tokens of this call into the taps' data."""
-        shape = call.shape
-        if shape is None or any(n > most for n, most in zip(shape, self._size, strict=True)):
-            raise CaptureError(
-                f"these taps were made for {self._size[0]} rows of {self._size[1]} tokens, and the inputs have {list(shape or ())}; "
-                "compile with rows= and tokens= as large as they come"
-            )
-        if not self._plan:
-            return
-        rows = call.rows()
-        forward = Forward(rows, shape, 0, self._device, ids=None if call.tokens is None else call.tokens.ids)
-        for one, slots in self._plan:
-            tap = self._taps[one.site.name]
-            mask, share = forward.mask(one), forward.share(one)
-            amount = torch.ones(shape, device=self._device) if mask is None else mask.to(self._device, torch.float32)
-            if share is not None:
-                amount = amount * share
-            tap.strength[: shape[0], : shape[1], slots.start : slots.stop] = amount.to(tap.strength)[..., None]
-
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self._taps.values())).strength.device
+        shape = self.taps.check_size(call.shape)
+        self.taps.take_back()
+        if self.taps.shared.parts:
+            ids = None if call.tokens is None else call.tokens.ids
+            self.taps.locate(self.taps.shared, Forward(call.rows(), shape, 0, self.taps.device, ids=ids))
 
     def capture(self, inputs: Any) -> Activations:
         """Activations at the sites that were compiled in to be captured, behind the edits there. The compiled network runs whole.
@@ -134,18 +93,14 @@ class Compiled:
         Raises:
             CaptureError: No site was asked for when the network was compiled.
         """
-        if not self._captured:
+        if not self.captured:
             raise CaptureError("no site is copied in this compiled network; compile it with capture=['blocks.3.resid']")
         call = Call.of(self.model, inputs)
-        self._locate(call)
-        with torch.no_grad():
-            self.module(*call.args, **call.kwargs)
-        rows, q = call.shape or (0, 0)
-        values = {}
-        for name in self._captured:
-            kept = self._taps[name].kept
-            assert kept is not None
-            values[name] = kept[:rows, :q].clone()
+        with self.model.lock:
+            self._locate(call)
+            with torch.no_grad():
+                self.module(*call.args, **call.kwargs)
+            values = {name: self.taps.kept(name, call.shape or (0, 0)).clone() for name in self.captured}
         tokens, mask = (call.tokens.ids, call.tokens.mask) if call.tokens is not None else (None, None)
         return Activations(values, tokens, mask, self.model)
 
@@ -155,7 +110,7 @@ class Compiled:
             self._handles.pop().remove()
 
     def __repr__(self) -> str:
-        return f"Compiled({self.model.name!r}, taps at {', '.join(self._taps)}; {len(self._plan)} edits in force)"
+        return f"Compiled({self.model.name!r}, taps at {', '.join(self.taps.taps)}; {len(self.taps.shared.parts)} edits in force)"
 
 
 def compiled(
@@ -195,20 +150,21 @@ def compiled(
     for site in [*edited, *copied]:
         _check(model, site, is_edited=site in edited)
     taps: dict[str, Tap] = {}
+    lease = Lease()
     handles: list[Any] = []
     for site in dict.fromkeys([*edited, *copied]):
-        tap: Any = _tap(model, site, (rows, width), slots if site in edited else 0, is_copied=site in copied)
+        tap: Any = _tap(model, site, (rows, width), slots if site in edited else 0, lease, is_copied=site in copied)
         module, is_input = model.module.get_submodule(site.module), site.side == "input"
         handles.append(module.register_forward_pre_hook(tap) if is_input else module.register_forward_hook(tap))
         taps[site.name] = tap
-    made = torch.compile(model.module, backend=backend, mode=mode, dynamic=dynamic)
-    return Compiled(model, taps, handles, made, [site.name for site in copied])
+    captured = [site.name for site in copied]
+    return Compiled(model, TapSet(taps, lease), handles, captured, backend=backend, mode=mode, dynamic=dynamic)
 
 
-def _tap(model: Model, site: Site, size: tuple[int, int], slots: int, *, is_copied: bool) -> Tap:
+def _tap(model: Model, site: Site, size: tuple[int, int], slots: int, lease: Lease, *, is_copied: bool) -> Tap:
     """The tap of a site, its tensors where the site's module has its weights."""
     near = next(model.module.get_submodule(site.module).parameters(), next(model.module.parameters()))
-    tap = Tap.at(site, near.detach(), size, slots, is_copied=is_copied)
+    tap = Tap.at(site, near.detach(), size, slots, is_copied=is_copied, lease=lease)
     for tensor in tap.tensors:
         # Their contents change between calls and their places never do, which is what replayed graphs rely on.
         torch._dynamo.mark_static_address(tensor)

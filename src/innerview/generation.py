@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from innerview.activations import Activations
+from innerview.compiled_runs import CompiledRun
+from innerview.compiling import Compiled
 from innerview.direction import Direction
 from innerview.edits import Edit
 from innerview.errors import EditError, GenerationError
-from innerview.generation_requests import check_request, filler, start_tokens
+from innerview.generation_requests import check_live, check_request, filler, start_tokens
 from innerview.hooks import board_of, refuse_compiled
 from innerview.models import text
 from innerview.models.model import Model
@@ -25,7 +27,7 @@ from innerview.recorder import Recorder
 from innerview.rows import Memory
 from innerview.runs import EMPTY, Plan, Rows, check_prompts, current
 from innerview.sides import is_pair
-from innerview.writers import Request, writer_of
+from innerview.writers import CompiledWriter, Request, Writer, why_not_compiled, writer_of
 from innerview.writing_runs import WritingRun
 from innerview.written import Written
 from innerview.written_ids import WrittenIds
@@ -48,7 +50,7 @@ class Generation:
     def __init__(
         self, model: Model, tokens: text.Tokens, plan: Plan, base: Plan, options: Options, *,
         readings: Sequence[Direction | Reading], capture: str | Sequence[str],
-        on_token: Callable[["Generation"], None] | None, read: text.Tokens | None = None,
+        on_token: Callable[["Generation"], None] | None, read: text.Tokens | None = None, live: Compiled | None = None,
     ) -> None:  # fmt: skip
         self.model = model
         self.prompt_tokens = (tokens if read is None else read).rows()
@@ -60,7 +62,6 @@ class Generation:
         sampler = GumbelSampler(options) if options.is_drawn else None
         stops = own_stops(model)
         request = Request(model, tokens, read, options, stops, pad_id, sampler)
-        self._writer = writer_of(request)
         self._each = request.each
         self._on_token = on_token
         self._room = options.max_new_tokens - 1
@@ -76,12 +77,15 @@ class Generation:
             tokens.ids.repeat_interleave(self._each, dim=0), rows, stops, is_ended_elsewhere=options.num_beams > 1
         )
         taps = _together(self._recorder.taps(), self._written.taps())
-        board, recomputes = board_of(model), options.cache == "none"
-        self._run = (
-            WritingRun(board, plan, rows, recomputes=recomputes, taps=taps)
-            if read is None
-            else PairWritingRun(board, plan, rows, read=read, recomputes=recomputes, taps=taps)
-        )
+        why = why_not_compiled(model, options) if live is not None else None
+        self._run: WritingRun | CompiledRun
+        self._writer: Writer
+        if live is not None and why is None:
+            self._run = CompiledRun(live, plan, rows, taps=taps)
+            self._writer = CompiledWriter(request, live, self._run)
+        else:
+            self._run = _hooked_run(model, plan, rows, read, options, taps)
+            self._writer = writer_of(request, why)
         self._recorder.run = self._written.run = self._run
         self._run.memory = Memory(tokens.ids, tokens.mask, tokens.lengths)
         self._thread = threading.Thread(target=self._work, name="innerview-generate", daemon=True)
@@ -161,7 +165,7 @@ class Generation:
 
     @property
     def decoder(self) -> str:
-        """Who writes the tokens: `"own loop"`, or `"transformers' generate: "` and why."""
+        """Who writes the tokens: `"compiled"`, `"own loop"`, or `"transformers' generate: "` and why; and why not what was given compiled."""
         return self._writer.name
 
     @property
@@ -274,12 +278,21 @@ class Generation:
             raise _Cancelled
 
 
+def _hooked_run(
+    model: Model, plan: Plan, rows: Rows, read: text.Tokens | None, options: Options, taps: dict[Any, list[Any]]
+) -> WritingRun:
+    board, recomputes = board_of(model), options.cache == "none"
+    if read is None:
+        return WritingRun(board, plan, rows, recomputes=recomputes, taps=taps)
+    return PairWritingRun(board, plan, rows, read=read, recomputes=recomputes, taps=taps)
+
+
 def _together(taps: dict[Any, list[Any]], others: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
     return {point: taps.get(point, []) + others.get(point, []) for point in (*taps, *others)}
 
 
 def generate(
-    model: Model,
+    model: Model | Compiled,
     prompt: Any,
     *,
     edits: Any = (),
@@ -299,7 +312,8 @@ def generate(
     """Text being generated: returns at once, with a handle that a worker thread fills.
 
     Args:
-        model: The network.
+        model: The network; or what `compiled` made of it: single tokens go through its code then, edits through its taps, and readings and
+            captures take sites that it copies. Where that cannot be, `.decoder` says why.
         prompt: A text, a chat, ids, or a list of one of these. An encoder–decoder reads it in its encoder; its decoder starts from its
             start token, and places, scopes and steps of edits in the decoder count the decoder's own tokens, that one first.
         edits: Edits of this run, behind what is attached and the caller's open blocks.
@@ -322,6 +336,7 @@ def generate(
         TextError: The prompt cannot be read, or does not fit into the context.
     """
     options = Options(max_new_tokens, temperature, top_k, top_p, seed, num_beams, num_return_sequences, cache)
+    live, model = (model, model.model) if isinstance(model, Compiled) else (None, model)
     check_request(model, options, readings, on_token)
     if capture and num_beams > 1:
         raise GenerationError(
@@ -332,6 +347,9 @@ def generate(
         text.encode(model, prompt, pad_left=True, room=max_new_tokens) if read is None else start_tokens(model, read)
     )
     base = EMPTY if hermetic else board_of(model).frozen_plan()
+    if live is not None:
+        check_live(live, tokens, options, readings, capture)
+        base = base if hermetic else base + live.plan
     plan = base + Plan.of(model, edits)
     if plan.by_point or readings or capture:
         refuse_compiled(model.module, "")
@@ -340,7 +358,16 @@ def generate(
     else:
         check_pair(model.module, plan, read, tokens, max_new_tokens - 1)
     run = Generation(
-        model, tokens, plan, base, options, readings=tuple(readings), capture=capture, on_token=on_token, read=read
+        model,
+        tokens,
+        plan,
+        base,
+        options,
+        readings=tuple(readings),
+        capture=capture,
+        on_token=on_token,
+        read=read,
+        live=live,
     )
     opened.add("run", run)
     return run.start()

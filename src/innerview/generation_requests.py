@@ -6,14 +6,41 @@ from typing import Any
 
 import torch
 
+from innerview.compiling import Compiled
 from innerview.direction import Direction
-from innerview.errors import EditError, GenerationError
+from innerview.errors import CaptureError, EditError, GenerationError
 from innerview.models import text
 from innerview.models.model import Model
 from innerview.models.options import Options
 from innerview.readings import Reading
 from innerview.runs import check_width
 from innerview.sides import decoder_start, encoder_of, is_pair
+from innerview.writers import why_not_compiled
+
+
+def check_live(live: Compiled, tokens: text.Tokens, options: Options, readings: Any, capture: Any) -> None:
+    """Refuse what compiled code, or the way around it, cannot do.
+
+    Raises:
+        CaptureError: There are more rows or tokens than its taps were made for, or a site is not copied by them.
+        EditError: Edits are in force in it, and it cannot write.
+    """
+    why = why_not_compiled(live.model, options)
+    if why is not None:
+        if live.edits:
+            raise EditError(
+                f"this text is not written by compiled code ({why}), and edits put in force by .set are known to no other; give them as edits="
+            )
+        return
+    each = options.num_return_sequences if options.is_drawn else 1
+    live.taps.check_size((tokens.ids.shape[0] * each, tokens.ids.shape[1]))
+    wanted = [one.site for one in readings] + ([capture] if isinstance(capture, str) else list(capture))
+    for site in (site for name in wanted for site in live.model.expand(name)):
+        if site.name not in live.captured:
+            raise CaptureError(
+                f"this compiled network copies {', '.join(live.captured) or 'no site'}, and not {site.name!r}; "
+                f"compile it with capture=[{site.name!r}]"
+            )
 
 
 def start_tokens(model: Model, read: text.Tokens) -> text.Tokens:

@@ -44,6 +44,11 @@ class Board:
 
     # Hooks: one a point, counted.
 
+    @property
+    def is_hooked(self) -> bool:
+        """Whether anybody has hooks here now."""
+        return bool(self._hooks)
+
     def acquire(self, points: Iterable[Point]) -> list[Point]:
         """Hook the root and these points; returns what must be released.
 

@@ -1,6 +1,7 @@
 """Taps of compiled networks: edits whose every number is data, so that other edits compile nothing anew."""
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +59,27 @@ def laws_of(edit: Edit, width: int, dtype: torch.dtype) -> list[tuple[Tensor | N
     )
 
 
+class Lease:
+    """Whose forward the data of taps is for, while it is one job's own.
+
+    Attributes:
+        is_out: Whether what the taps hold is one job's, and no longer everybody's.
+        thread: The thread whose forward passes now; None between forwards.
+    """
+
+    def __init__(self) -> None:
+        self.is_out = False
+        self.thread: int | None = None
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether a forward of this thread sees what the taps hold."""
+        return not self.is_out or self.thread == threading.get_ident()
+
+    def __deepcopy__(self, memo: dict) -> "Lease":
+        return Lease()
+
+
 class Tap:
     """What stands at one site: laws in slots, and a copy of what leaves. All of it reads and writes tensors that stay where they are.
 
@@ -67,20 +89,24 @@ class Tap:
         laws: The slots' laws, shape [slots, 6].
         kept: Where the activation is copied to, shape [rows, tokens, ...]; None where nothing is captured.
         dtype: The activations' number format.
+        lease: Whose forward the data is for, one for all taps of a network.
+        rest: Strength, vectors and laws for everybody's forwards while the lease is out; None where they are to change nothing.
     """
 
     def __init__(
-        self, site: Site, strength: Tensor, vectors: Tensor, laws: Tensor, kept: Tensor | None, dtype: torch.dtype
-    ) -> None:
+        self, site: Site, strength: Tensor, vectors: Tensor, laws: Tensor, kept: Tensor | None, dtype: torch.dtype, lease: Lease
+    ) -> None:  # fmt: skip
         self.site = site
         self.strength = strength
         self.vectors = vectors
         self.laws = laws
         self.kept = kept
         self.dtype = dtype
+        self.lease = lease
+        self.rest: tuple[Tensor, Tensor, Tensor] | None = None
 
     @classmethod
-    def at(cls, site: Site, near: Tensor, size: tuple[int, int], slots: int, *, is_copied: bool) -> "Tap":
+    def at(cls, site: Site, near: Tensor, size: tuple[int, int], slots: int, *, is_copied: bool, lease: Lease) -> "Tap":
         """The tap of a site, its tensors beside `near`."""
         assert site.sizes is not None
         # Half precision loses the small projection of a large activation.
@@ -89,7 +115,7 @@ class Tap:
             zeros(*size, slots), zeros(slots, math.prod(site.sizes)), zeros(slots, len(Law._fields)),
             near.new_zeros(*size, *site.sizes) if is_copied else None,
         )  # fmt: skip
-        return (InputTap if site.side == "input" else OutputTap)(site, *tensors, near.dtype)
+        return (InputTap if site.side == "input" else OutputTap)(site, *tensors, near.dtype, lease)
 
     @property
     def slots(self) -> int:
@@ -116,25 +142,27 @@ class Tap:
     def passed(self, value: Any) -> Any:
         """What leaves the site, of what arrives there."""
         x = self.site.read(value)
-        if self.slots:
-            x = self._changed(x)
+        is_mine = torch.compiler.is_compiling() or self.lease.is_mine
+        data = (self.strength, self.vectors, self.laws) if is_mine else self.rest
+        if self.slots and data is not None:
+            x = self._changed(x, *data)
             value = self.site.write(value, x)
-        if self.kept is not None:
+        if self.kept is not None and is_mine:
             self.kept[: x.shape[0], : x.shape[1]].copy_(x.detach())
         return value
 
-    def _changed(self, x: Tensor) -> Tensor:
+    def _changed(self, x: Tensor, strength: Tensor, vectors: Tensor, laws: Tensor) -> Tensor:
         new = wide(x).flatten(2)
         for slot in range(self.slots):
-            share = self.strength[: x.shape[0], : x.shape[1], slot, None]
-            new = _obeyed(new, share, self.vectors[slot], self.laws[slot])
+            share = strength[: x.shape[0], : x.shape[1], slot, None]
+            new = _obeyed(new, share, vectors[slot], laws[slot])
         return new.to(x.dtype).view(x.shape)
 
     def __deepcopy__(self, memo: dict) -> "Tap":
         # A copy of the network is a network of its own, with data of its own.
         kept = None if self.kept is None else self.kept.clone()
         tensors = (self.strength.clone(), self.vectors.clone(), self.laws.clone(), kept)
-        return type(self)(self.site, *tensors, self.dtype)
+        return type(self)(self.site, *tensors, self.dtype, Lease())
 
 
 def _obeyed(x: Tensor, share: Tensor, vector: Tensor, law: Tensor) -> Tensor:

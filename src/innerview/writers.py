@@ -7,12 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from innerview.compiled_runs import CompiledRun
+from innerview.compiling import Compiled
 from innerview.decoding import decode
 from innerview.models import text
 from innerview.models.model import Model
 from innerview.models.options import Options
 from innerview.models.sampling import GumbelSampler
-from innerview.models.stepping import GrowingSteps, why_not
+from innerview.models.stepping import GrowingSteps, StaticSteps, columns_for, why_not, why_not_static
 from innerview.models.writing import generation_config
 
 OnStep = Callable[[Tensor], None]
@@ -89,6 +91,49 @@ class LoopWriter:
         )  # fmt: skip
 
 
+class CompiledWriter:
+    """A loop of our own around a compiled network, whose taps hold the edits."""
+
+    name = "compiled"
+
+    def __init__(self, request: Request, live: Compiled, run: CompiledRun) -> None:
+        self._request = request
+        self._live = live
+        self._run = run
+
+    def write(self, on_step: OnStep) -> None:
+        """Write to the end."""
+        asked, live = self._request, self._live
+        ids, mask = asked.spread(asked.tokens.ids), asked.spread(asked.tokens.mask)
+        rows, width = ids.shape
+        columns = columns_for(width + asked.options.max_new_tokens, live.model.context)
+        self._run.compiling((rows, columns))
+        cache = live.caches.take(rows, columns)
+        try:
+            steps = _Tapped(StaticSteps(live.model.module, live.step, cache, ids, mask), self._run, ids)
+            decode(
+                steps, ids, room=asked.options.max_new_tokens, stops=asked.stops, pad_id=asked.pad_id, sampler=asked.sampler, on_step=on_step
+            )  # fmt: skip
+        finally:
+            live.caches.give(rows, cache)
+
+
+class _Tapped:
+    """Forwards as a run's own."""
+
+    def __init__(self, steps: StaticSteps, run: CompiledRun, ids: Tensor) -> None:
+        self._steps = steps
+        self._run = run
+        self._ids = ids
+        self.decoding = steps.decoding
+
+    def first(self) -> Tensor:
+        return self._run.forward_of(self._ids, self._steps.first)
+
+    def next(self, fresh: Tensor) -> Tensor:
+        return self._run.forward_of(fresh[:, None], lambda: self._steps.next(fresh))
+
+
 class GenerateWriter:
     """The network's own `generate`.
 
@@ -128,13 +173,29 @@ class GenerateWriter:
         return written.cpu()
 
 
-def writer_of(request: Request) -> Writer:
-    """Who writes what is asked: the loop of our own wherever it makes the same calls of the network as `generate`."""
-    options = request.options
+def why_not_loop(model: Model, options: Options) -> str | None:
+    """Why transformers' `generate` writes; None where a loop of our own makes the very same calls of the network."""
     if options.num_beams > 1:
-        why = f"{options.num_beams} beams"
-    elif options.cache != "dynamic":
-        why = f"cache={options.cache!r}"
-    else:
-        why = why_not(request.model.module)
-    return LoopWriter(request) if why is None else GenerateWriter(request, why)
+        return f"{options.num_beams} beams"
+    return f"cache={options.cache!r}" if options.cache != "dynamic" else why_not(model.module)
+
+
+def why_not_compiled(model: Model, options: Options) -> str | None:
+    """Why compiled code does not write; None where it does."""
+    if options.num_beams > 1:
+        return f"{options.num_beams} beams"
+    return f"cache={options.cache!r}" if options.cache == "none" else why_not_static(model.module)
+
+
+def writer_of(request: Request, why_not_live: str | None) -> Writer:
+    """Who writes what is asked, where no compiled code does.
+
+    Args:
+        request: What is asked.
+        why_not_live: Why the compiled code that was given does not write; None where none was given.
+    """
+    why = why_not_loop(request.model, request.options)
+    writer = LoopWriter(request) if why is None else GenerateWriter(request, why)
+    if why_not_live is not None:
+        writer.name = f"{writer.name}, not compiled: {why_not_live}"
+    return writer

@@ -131,7 +131,7 @@ def test_an_infinite_activation_keeps_its_other_numbers_under_an_addition(model:
     live.set([iv.Add(d, 0.5)])
     x = torch.zeros(1, 1, d.vector.numel())
     x[..., 0] = torch.inf
-    found = live._taps["blocks.0.resid"].passed(x)
+    found = live.taps.taps["blocks.0.resid"].passed(x)
     assert torch.equal(found, iv.Add(d, 0.5).apply(x)) and bool(torch.isfinite(found[..., 1:]).all())
 
 
