@@ -13,6 +13,7 @@ NAMES = [
     "FeatureBrowser", "FeatureMap", "FeaturePage", "NeighbourLayout", "PCALayout",
     "Page", "page", "Attention", "Panel", "panel", "TrainingMonitor", "Control", "Evidence", "EvidenceCard", "EvidenceError",
     "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
+    "Label", "Labels", "label_features", "estimate_labels", "KnownLabels", "Endpoint", "CostEstimate",
     "ActiveSubspace",
     "TanhJumpReLU",
     "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",

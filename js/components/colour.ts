@@ -74,3 +74,11 @@ export function diverging(value: number, theme: Theme): Shade {
   const to = theme.dark ? side.dark : side.light;
   return shade(theme, to, Number.isFinite(value) ? clamp(Math.abs(value), 0, 1) * 0.8 : 0);
 }
+
+const FAINT = { light: [190, 196, 206], dark: [82, 88, 100] } as const;
+
+/** A colour for a share of one that is seen on the paper even at nothing: for points, which have no text on them. */
+export function mixed(theme: Theme, share: number): Rgb {
+  const [from, to] = theme.dark ? [FAINT.dark, SEQUENTIAL.dark] : [FAINT.light, SEQUENTIAL.light];
+  return mix(from, to, clamp(share, 0, 1));
+}

@@ -170,7 +170,7 @@ function Cells({ row, names, hasLabels, isSelected, onToggle, onLike }: CellsPro
       )}
       {numbers.map((name, i) => (
         <span key={name} role="gridcell" class="iv-num">
-          {name === "density" ? (row.values[i] ? percent(row.values[i]!) : "0") : digits(row.values[i] ?? NaN)}
+          {said(name, row.values[i] ?? NaN)}
         </span>
       ))}
       <span role="gridcell" class="iv-row-like">
@@ -184,8 +184,15 @@ function Cells({ row, names, hasLabels, isSelected, onToggle, onLike }: CellsPro
   );
 }
 
+export function said(name: string, value: number): string {
+  if (name === "density") return value ? percent(value) : "0";
+  // A count is whole.
+  if (name.startsWith("n_") && Number.isFinite(value)) return Math.round(value).toLocaleString("en-US");
+  return digits(value);
+}
+
 const isText = (name: string) => name === "feature" || name === "label";
-const title = (name: string) => TITLES[name] ?? name.replaceAll("_", " ");
+export const title = (name: string) => TITLES[name] ?? name.replaceAll("_", " ");
 
 function template(names: string[], hasLike: boolean): string {
   const width = (name: string) => ({ feature: "64px", label: "minmax(100px, 1fr)" })[name] ?? "minmax(46px, 76px)";

@@ -150,6 +150,13 @@ _HOMES = {
     "FeatureStatistics": "features.statistics",
     "feature_statistics": "features.statistics",
     "FeatureView": "features.view",
+    "Label": "features.view",
+    "Labels": "features.labels",
+    "label_features": "features.labels",
+    "estimate_labels": "features.labels",
+    "KnownLabels": "features.known_labels",
+    "Endpoint": "features.endpoint",
+    "CostEstimate": "features.asking",
     "OnText": "features.on_text",
     "feature_on_text": "features.on_text",
 }

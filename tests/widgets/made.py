@@ -33,6 +33,13 @@ class World:
     def text(self, nth: int) -> str:
         return self.texts[nth % len(self.texts)]
 
+    @property
+    def prompt(self) -> str:
+        """A text that can be a prompt: whole characters, and not too many."""
+        return next(
+            (one for one in self.texts if 1 < len(one) < 80 and one == one.encode("utf-8", "replace").decode()), "A text"
+        )
+
 
 def evidence_card(world: World) -> Any:
     controls = [
@@ -84,7 +91,7 @@ def token_strip(world: World) -> Any:
 
 def steer(world: World) -> Any:
     made = iv.Steer(
-        world.model, [world.direction], world.text(0) or "A text", max_new_tokens=3, recipe_path=world.folder / "recipe"
+        world.model, [world.direction], world.prompt, max_new_tokens=3, recipe_path=world.folder / "recipe"
     )
     return made.wait()
 
@@ -108,6 +115,10 @@ def feature_browser(world: World) -> Any:
     return iv.FeatureBrowser(feature_views.dashboard(world.model, _sae(world), _labels(world)))
 
 
+def feature_map(world: World) -> Any:
+    return iv.FeatureMap(feature_views.dashboard(world.model, _sae(world), _labels(world)))
+
+
 def _sae(world: World) -> iv.Dictionary:
     own = feature_views.sae()
     return own.at(source=world.text(1))
@@ -120,6 +131,7 @@ def _labels(world: World) -> dict[int, str]:
 MADE: dict[str, Callable[[World], Any]] = {
     "attention": attention,
     "feature_browser": feature_browser,
+    "feature_map": feature_map,
     "feature_page": feature_page,
     "evidence_card": evidence_card,
     "logit_lens": logit_lens,

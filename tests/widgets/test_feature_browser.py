@@ -149,7 +149,7 @@ def test_a_dashboard_shows_itself_as_its_browser(model: iv.Model, tmp_path: Path
 def test_what_is_no_table_is_refused(model: iv.Model) -> None:
     with pytest.raises(iv.WidgetError, match="takes a dashboard or a table of one row a feature, not int"):
         iv.FeatureBrowser(3)
-    with pytest.raises(iv.WidgetError, match="column 'x' holds (str|object)"):
+    with pytest.raises(iv.WidgetError, match=r"column 'x' holds (str|object)"):
         iv.FeatureBrowser(pd.DataFrame({"x": ["a"]}))
     with pytest.raises(iv.WidgetError, match="is 8 wide, and the dictionary writes 32"):
         iv.FeatureBrowser(dashboard(model), directions=iv.Direction.from_vector(torch.ones(8), "blocks.0.resid"))

@@ -57,7 +57,7 @@ class FeatureBrowser(FeatureSheet):
         self._directions = [directions] if isinstance(directions, Direction) else list(directions)
         self._dictionary = own_dictionary
         self._check_directions()
-        self._table = FeatureTable(_frame_of(shown), self._similarity)
+        self._table = FeatureTable(frame_of(shown), self._similarity)
         self._finding = Newest("innerview-find")
         query = Query("density", True) if "density" in self._table.columns else Query()
         super().__init__(
@@ -242,12 +242,12 @@ class FeatureBrowser(FeatureSheet):
         self._finding.put(job)
 
 
-def _frame_of(shown: Any) -> pd.DataFrame:
+def frame_of(shown: Any, name: str = "FeatureBrowser") -> pd.DataFrame:
     if isinstance(shown, pd.DataFrame):
         return shown
     if not hasattr(shown, "frame"):
         raise WidgetError(
-            f"FeatureBrowser takes a dashboard or a table of one row a feature, not {type(shown).__name__}; "
-            "try iv.FeatureBrowser(iv.dashboard(dictionary, model, texts))"
+            f"{name} takes a dashboard or a table of one row a feature, not {type(shown).__name__}; "
+            f"try iv.{name}(iv.dashboard(dictionary, model, texts))"
         )
     return shown.frame()
