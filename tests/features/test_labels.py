@@ -1,0 +1,260 @@
+"""Labels by what is known of the text, and by an endpoint that the tests serve themselves."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import innerview as iv
+from innerview.features.facts import Fact, Facts
+from innerview.features.prompting import answers_of, label_of, marked
+from innerview.pocket.sentence import Label as SentenceLabel
+from innerview.pocket.sentence import Sentence
+from tests.features import made
+from tests.features.chat_server import Reply, said, serving
+
+KEY = "sk-test-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def board() -> iv.Dashboard:
+    return iv.dashboard(made.dictionary(), made.opened(), made.corpus(), together=False, neurons=False)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No wait of a test is longer than it must be, and no key of whoever runs it is sent."""
+    monkeypatch.setattr("innerview.features.endpoint.LONGEST_WAIT_S", 0.02)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+def endpoint(url: str, **options: Any) -> iv.Endpoint:
+    return iv.Endpoint(url, "tester", **{"timeout_s": 5.0, "parallel": 2, **options})
+
+
+def first_marked(body: dict[str, Any]) -> str:
+    """What stands between the first marks of a question."""
+    found = re.search("«(.*?)»", body["messages"][1]["content"])
+    assert found is not None
+    return found[1]
+
+
+# By an endpoint.
+
+
+def test_an_endpoint_is_shown_where_a_feature_was_active_and_its_answers_are_the_labels(board: iv.Dashboard) -> None:
+    def reply(body: dict[str, Any], _: int) -> Reply:
+        return said(f'Label: "words like {first_marked(body)}"\n')
+
+    with serving(reply) as server:
+        found = iv.label_features(board, endpoint(server.url), [5, 3, 20])
+        assert {one["path"] for one in server.asked} == {"/v1/chat/completions"}
+    assert [one.feature for one in found.labels] == [5, 3, 20] and found.is_whole and found.unlabelled == ()
+    for label in found.labels:
+        examples = [one for stretch in board[label.feature].stretches for one in stretch.examples]
+        texts = {"".join(one.words).replace(" ", "") for one in examples}
+        shown = label.text.removeprefix("words like ").replace(" ", "")
+        assert label.source == "tester" and label.score is None and any(shown in text for text in texts)
+    frame = found.frame()
+    assert frame.loc[3, "label"] == found.labels[1].text and np.isnan(frame.loc[3, "score"])
+    assert board.with_labels(found)[3].label == found.labels[1]
+
+
+def test_the_strongest_passages_come_first_and_strong_words_are_marked(board: iv.Dashboard) -> None:
+    with serving(lambda body, _: said("x y")) as server:
+        iv.label_features(board, endpoint(server.url), [5], passages=6)
+        lines = server.asked[0]["messages"][1]["content"].split("\n\n")[0].splitlines()
+    ranks = [int(line.split()[0]) for line in lines]
+    assert len(lines) == 6 and ranks[0] == 10 and ranks == sorted(ranks, reverse=True) and min(ranks) >= 1
+    strongest = board[5].stretches[0].examples[0]
+    assert f"«{strongest.words[strongest.peak].strip()}" in lines[0]
+    assert all("«" in line and "»" in line for line in lines)
+
+
+def test_what_is_passing_is_asked_again_and_what_is_not_is_said_at_once(board: iv.Dashboard) -> None:
+    passing: list[Reply] = [
+        (429, {"error": {"message": "slow down"}}, {"Retry-After": "0.01"}), (500, b"oops", {}), (503, {}, {}), (200, b"{", {}),
+        (200, {"choices": []}, {}),
+    ]  # fmt: skip
+    with serving(lambda body, nth: passing[nth] if nth < len(passing) else said("a word")) as server:
+        found = iv.label_features(board, endpoint(server.url, parallel=1), [5])
+        assert [one.text for one in found.labels] == ["a word"] and len(server.asked) == 6
+    with serving(lambda body, nth: (404, {"error": {"message": "no model tester"}}, {})) as server:
+        with pytest.raises(iv.FeatureError, match="answered 404 and says 'no model tester'"):
+            iv.label_features(board, endpoint(server.url, parallel=1), [5])
+        assert len(server.asked) == 1
+    refusal = pytest.raises(iv.FeatureError, match="did not answer in 3 tries; the last time: 503")
+    with serving(lambda body, nth: (503, {}, {})) as server, refusal:
+        iv.label_features(board, endpoint(server.url, tries=3), [5])
+    with pytest.raises(iv.FeatureError, match="did not answer in 2 tries"):
+        iv.label_features(board, endpoint(server.url, tries=2), [5])
+
+
+def test_an_endpoint_that_takes_too_long_is_given_up(board: iv.Dashboard) -> None:
+    def reply(body: dict[str, Any], nth: int) -> Reply:
+        time.sleep(0.6)
+        return said("late")
+
+    with serving(reply) as server, pytest.raises(iv.FeatureError, match="did not answer in 2 tries"):
+        iv.label_features(board, endpoint(server.url, tries=2, timeout_s=0.1), [5])
+
+
+def test_the_key_is_sent_and_stands_nowhere_else(
+    board: iv.Dashboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    file = tmp_path / "answers.jsonl"
+    with serving(lambda body, _: said("a word")) as server:
+        own = endpoint(server.url, key_env="MY_KEY")
+        found = iv.label_features(board, own, [5, 3], file=file, progress=True)
+        assert {one["Authorization"] for one in server.headers} == {f"Bearer {KEY}"}
+    whole = file.read_text() + repr(own) + repr(found) + found.frame().to_string() + "".join(capfd.readouterr())
+    assert KEY not in whole and KEY[:8] not in whole and "a word" in whole
+    # Servers repeat a wrong key, whole or with its middle starred out.
+    for echo in (KEY, KEY[:8] + "*****" + KEY[-4:], f'key="{KEY}"'):
+        with (
+            serving(
+                lambda body, nth, echo=echo: (401, {"error": {"message": f"Incorrect key: {echo}."}}, {})
+            ) as server,
+            pytest.raises(iv.FeatureError, match=r"Incorrect key: .*\[key\]") as caught,
+        ):
+            iv.label_features(board, endpoint(server.url, key_env="MY_KEY"), [5])
+        assert KEY[:8] not in str(caught.value) and KEY[-4:] not in str(caught.value)
+        assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    with (
+        serving(lambda body, nth: (401, {}, {})) as server,
+        pytest.raises(iv.FeatureError, match="no key was sent: set NO_KEY"),
+    ):
+        iv.label_features(board, endpoint(server.url, key_env="NO_KEY"), [5])
+
+
+def test_a_key_goes_to_no_other_host_and_nowhere_in_the_open(
+    board: iv.Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with serving(lambda body, _: said("a word")) as other:
+        refusal = pytest.raises(iv.FeatureError, match="answered 307 and redirects elsewhere")
+        with serving(lambda body, nth: (307, {}, {"Location": f"{other.url}/chat/completions"})) as server, refusal:
+            iv.label_features(board, endpoint(server.url, key_env="MY_KEY"), [5])
+        assert other.asked == []
+    with pytest.raises(iv.FeatureError, match="key of MY_KEY would go there in the open; use https, or key_env=None"):
+        iv.Endpoint("http://models.example/v1", "m", key_env="MY_KEY").ask([])
+    for wrong in ("models.example/v1", "ftp://models.example", "http://", "https://me:secret@models.example/v1", 7):
+        with pytest.raises(iv.FeatureError, match=r"address (begins with http|holds no name)"):
+            iv.Endpoint(wrong, "m")  # type: ignore[arg-type]
+
+
+def test_what_was_answered_is_asked_no_more(board: iv.Dashboard, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+
+    def reply(body: dict[str, Any], nth: int) -> Reply:
+        return said(f"answer {nth}") if nth < 3 else (403, {"error": "enough for today"}, {})
+
+    with serving(reply) as server, pytest.raises(iv.FeatureError, match="403 and says 'enough for today'"):
+        iv.label_features(board, endpoint(server.url, parallel=1), [5, 3, 20, 10, 11], file=file)
+    # A kill in the middle of a line: what was not written to its end was not answered.
+    file.write_bytes(file.read_bytes() + b'{"key": "10", "ans')
+    with serving(lambda body, nth: said(f"later {nth}")) as server:
+        found = iv.label_features(board, endpoint(server.url, parallel=1), [5, 3, 20, 10, 11], file=file)
+        assert len(server.asked) == 2
+    assert [one.text for one in found.labels] == ["answer 0", "answer 1", "answer 2", "later 0", "later 1"]
+    assert len(file.read_text().splitlines()) == 6
+    with serving(lambda body, nth: said("none")) as server:
+        again = iv.label_features(board, endpoint(server.url), [11, 5], file=file)
+        assert server.asked == [] and [one.text for one in again.labels] == ["later 1", "answer 0"]
+        with pytest.raises(iv.FeatureError, match="of another job, which differs in answered by"):
+            iv.label_features(board, iv.Endpoint(server.url, "another"), [5], file=file)
+        file.write_text("[]\n")
+        with pytest.raises(iv.FeatureError, match="is no file of answers"):
+            iv.label_features(board, endpoint(server.url), [5], file=file)
+
+
+def test_an_interrupt_keeps_what_was_answered(board: iv.Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    from innerview.features.records import Records
+
+    add, count = Records.add, [0]
+
+    def stopping(self: Records, key: str, answer: Any) -> None:
+        add(self, key, answer)
+        count[0] += 1
+        if count[0] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Records, "add", stopping)
+    with serving(lambda body, nth: said(f"answer {nth}")) as server:
+        found = iv.label_features(board, endpoint(server.url, parallel=1), [5, 3, 20, 10, 11])
+        assert len(server.asked) <= 4
+    assert not found.is_whole and len(found) == 2 and found.unlabelled == (20, 10, 11)
+
+
+def test_the_cost_is_estimated_before_and_refused_where_it_is_too_much(board: iv.Dashboard) -> None:
+    with serving(lambda body, nth: said("a word")) as server:
+        own = endpoint(server.url, dollars_in=1.0, dollars_out=10.0, answer_tokens=50)
+        told = iv.estimate_labels(board, own, [5, 3])
+        assert told.questions == 2 and told.tokens_out == 100 and server.asked == []
+        assert told.dollars == pytest.approx((told.tokens_in + 10 * 100) / 1e6)
+        with pytest.raises(
+            iv.FeatureError, match=r"labelling takes 2 questions, about \d+ tokens in .* more than the 60 tokens"
+        ):
+            iv.label_features(board, endpoint(server.url, most_tokens=60), [5, 3])
+        assert server.asked == []
+        iv.label_features(board, own, [5, 3])
+        asked = sum(len(one["content"]) for body in server.asked for one in body["messages"])
+    # A token of a text is rarely less than two characters, and rarely more than four.
+    assert asked / 4 < told.tokens_in < asked / 2
+
+
+def test_answers_of_models_are_read_as_they_come() -> None:
+    for answer in ("days of the week", "Label: days of the week.", '"days of the week"', "<think>hm\nhm</think>\n**days of the week**", "Let me see.\n\nDescription: days of the week"):  # fmt: skip
+        assert label_of(answer) == "days of the week"
+    assert label_of(" \n … ") is None and len(label_of("word " * 500) or "") <= 200
+    assert "\x1b" not in (label_of("red \x1b[31m words\u202e") or "") and "\u202e" not in (label_of("a\u202eb") or "")
+    assert answers_of("1: 1\n2: 0\n3: 1", 3) == [True, False, True]
+    assert answers_of("Here you are: [1, 0, 1]", 3) == [True, False, True]
+    assert (
+        answers_of("1. 1\n2. 0", 2) == [True, False] and answers_of("1: 1", 2) is None and answers_of("yes", 1) is None
+    )
+    assert marked([" the", " cat", " sat", " «x»\n"], {1, 2}) == "the «cat sat» ‹x›⏎"
+
+
+# By what is known.
+
+
+def sentence(text: str, *labels: tuple[str, str]) -> Sentence:
+    listed = tuple(SentenceLabel(name, word, text.index(word), text.index(word) + len(word)) for name, word in labels)
+    return Sentence(text, "toys", listed, "train")
+
+
+def test_facts_hold_at_the_tokens_that_say_them_and_behind() -> None:
+    model, own = made.opened(), made.dictionary()
+    facts = Facts.of(model, own, [sentence("w5 w20 w7 w8", ("color", "w20")), sentence("w9 w20 w21", ("shape", "w21"))])
+    words = [model.tokenizer.decode([one]) for one in facts.corpus.ids.tolist()]
+    where = {fact.text: [words[n] for n in facts.holds(fact).nonzero()[:, 0].tolist()] for fact in facts.facts}
+    assert where["w20 (color)"] == where["any color"] == ["w20"] and where["w21 (shape)"] == ["w21"]
+    assert where["after w20 (color)"] == where["after any color"] == ["w7", "w8"]
+    assert where["the token ‘w20’"] == ["w20", "w20"] and len(where["in sentences of the kind toys"]) == 7
+    assert not facts.holds(Fact("word", "color", "blue")).any()
+    for fact in facts.facts:
+        assert Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) == fact
+    with pytest.raises(iv.FeatureError, match="a fact has a kind"):
+        Fact.from_dict({"kind": "smell", "concept": "x", "value": ""})
+
+
+def planted(model: iv.Model, words: list[list[str]]) -> iv.Dictionary:
+    """A dictionary of the embedding whose features each read some words, and one that is dead."""
+    rows = []
+    for listed in words:
+        ids = [model.tokenizer.convert_tokens_to_ids(word) for word in listed]
+        table = model.module.get_input_embeddings().weight.detach()
+        wanted = torch.zeros(len(table))
+        wanted[ids] = 1.0
+        rows.append(torch.linalg.lstsq(table, wanted[:, None]).solution[:, 0])
+    encoder = torch.stack([*rows, torch.zeros(model.d_model)])
+    bias = torch.tensor([-0.45] * len(rows) + [-1.0])
+    weights = iv.Weights(encoder, bias, encoder.clone() + 1e-3, torch.zeros(model.d_model))
+    return iv.Dictionary(weights, iv.ReLU(), iv.Manifest(False, iv.Normalisation(), site="embed", bos="absent", source="planted"))  # fmt: skip
