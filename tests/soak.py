@@ -23,6 +23,7 @@ from innerview.runs import current
 from tests.dictionaries import hostile
 from tests.engine.store_rows import row_23, row_24, row_25
 from tests.engine.uses import broken_off, interrupts, is_free, uses
+from tests.kernels import soaking
 from tests.networks import (
     CONTAINERS,
     DTYPES,
@@ -448,6 +449,7 @@ ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
     23: (row_23, 4, 200),
     24: (row_24, 40, 1_000),
     25: (row_25, 2, 600),
+    26: (soaking.row_26, 1_500, 1_000_000),
 }
 
 

@@ -9,7 +9,7 @@ from innerview.kernels.bounds import Kind
 from tests.kernels import attacks, drawn
 
 KINDS: tuple[Kind, ...] = ("int8", "bfloat16", "float32")
-SIZES = ((0, 7, 5), (1, 7, 5), (5, 1, 3), (37, 301, 29), (17, 130, 131))
+SIZES = ((0, 7, 5), (1, 7, 5), (5, 1, 3), (37, 301, 29), (40, 33, 1), (17, 130, 131))
 
 
 def same(found: Sparse, wanted: Sparse) -> bool:
