@@ -115,11 +115,14 @@ export function findSaved(first: FirstRows, columns: string[], query: Query): Ro
   const bare = wanted.replaceAll(",", "");
   const density = columns.indexOf("density");
   const similarity = columns.length;
+  // Bounds as narrow as the numbers, as in Python.
+  const bound = (value: number | null) => (value === null ? null : Math.fround(value));
+  const [low, high, cosine] = [bound(query.low), bound(query.high), bound(query.cosine)];
   const found = rowsOf(first).filter((row) => {
     if (wanted && !row.label.toLowerCase().includes(wanted) && String(row.feature) !== bare) return false;
-    if (density >= 0 && query.low !== null && !(row.values[density]! >= query.low)) return false;
-    if (density >= 0 && query.high !== null && !(row.values[density]! <= query.high)) return false;
-    return query.cosine === null || !compares(query) || row.values[similarity]! >= query.cosine;
+    if (density >= 0 && low !== null && !(row.values[density]! >= low)) return false;
+    if (density >= 0 && high !== null && !(row.values[density]! <= high)) return false;
+    return cosine === null || !compares(query) || row.values[similarity]! >= cosine;
   });
   const sign = query.descending ? -1 : 1;
   const column = query.sort === "similarity" ? similarity : columns.indexOf(query.sort);

@@ -25,7 +25,9 @@ function FeatureBrowser({ sync, theme, bus, root }: Scene) {
   const isAsking = useRef(false);
   const page = sync.life.value === "page";
   const selected = useComputed(() => intsOf(selectedWire.value));
-  const rows = useComputed(() => (sync.life.value === "page" ? findSaved(first.value, about.columns, query.value) : new Rows(first.value.query, first.value)));
+  // The rows that are known outlive a kernel that falls silent.
+  const isPage = useComputed(() => sync.life.value === "page");
+  const rows = useComputed(() => (isPage.value ? findSaved(first.value, about.columns, query.value) : new Rows(first.value.query, first.value)));
   const isDue = !page && !sameQuery(first.value.query, query.value);
 
   useEffect(() => {

@@ -59,7 +59,7 @@ def test_a_set_drawn_round_comes_as_bytes(model: iv.Model) -> None:
 
 
 def test_it_is_saved_and_its_table_says_where_features_lie(model: iv.Model, tmp_path: Path) -> None:
-    shown = iv.FeatureMap(dashboard(model, labels={i: "<i>" for i in range(48)}))
+    shown = iv.FeatureMap(dashboard(model, labels=dict.fromkeys(range(48), "<i>")))
     assert "<th>x</th><th>y</th>" in shown.html_table() and "&lt;i&gt;" in shown.html_table()
     assert "data-iv-saved" in shown.to_html(tmp_path / "map.html").read_text("utf-8")
 
