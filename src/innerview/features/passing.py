@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from innerview.capturing import capture
+from innerview.dictionaries.codes import Codes
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.features.best import Best, random_keys, value_keys
 from innerview.features.corpus import Corpus
@@ -82,21 +84,35 @@ class Pass:
         rows = [corpus.row(number) for number in group]
         sites = [dictionary.site] if neurons is None else [dictionary.site, neurons]
         acts = capture(model, rows, sites, hermetic=True, batch_size=len(rows), progress=False)
-        codes = dictionary.encode(acts)
+        self.take(dictionary.encode(acts), corpus, group, seed, None if neurons is None else acts[neurons])
+
+    def take(
+        self, codes: Codes, corpus: Corpus, group: list[int], seed: int, neurons: Float[Tensor, "batch pos d_mlp"] | None = None
+    ) -> None:  # fmt: skip
+        """Count the codes of some rows, in a batch that is padded on the right.
+
+        Args:
+            codes: Their codes, of shape [batch, pos].
+            corpus: The corpus.
+            group: Numbers of its rows.
+            seed: Of the draw.
+            neurons: Activations of the neurons to correlate with.
+        """
         device, width = codes.tokens.device, codes.shape[1]
-        lengths = torch.tensor([len(row) for row in rows])
+        rows = torch.tensor(group)
+        starts, lengths = corpus.starts[rows], corpus.starts[rows + 1] - corpus.starts[rows]
         # By flat place in the padded batch: the token's place in the corpus, and whether it counts.
-        place = corpus.starts[group][:, None] + torch.arange(width)
+        place = starts[:, None] + torch.arange(width)
         is_real = torch.arange(width) < lengths[:, None]
         counts = is_real & corpus.is_read[place.clamp(max=len(corpus.ids) - 1)]
         place, counts = place.to(device).view(-1), counts.to(device).view(-1)
         kept = counts[codes.tokens]
         tokens, features, values = codes.tokens[kept], codes.features[kept], codes.values[kept]
-        numbers = torch.tensor(group, device=device)[tokens // width]
+        numbers = rows.to(device)[tokens // width]
         seen = Seen.sorted(features, place[tokens], numbers, values, codes.n_features, int(counts.sum()))
         self._count(seen, seed, place[counts], corpus)
         if self.correlating is not None and neurons is not None:
-            self._correlate(seen, acts[neurons], place, counts)
+            self._correlate(seen, neurons, place, counts)
         self.done += 1
 
     def _count(self, seen: Seen, seed: int, read: Tensor, corpus: Corpus) -> None:
