@@ -20,6 +20,7 @@ import innerview as iv
 from innerview.errors import EditError
 from innerview.hooks import board_of
 from innerview.runs import current
+from tests.browser.hostile_rows import row_20
 from tests.dictionaries import hostile
 from tests.engine.store_rows import row_23, row_24, row_25
 from tests.engine.uses import broken_off, interrupts, is_free, uses
@@ -38,6 +39,7 @@ from tests.networks import (
     ragged,
     toy,
 )
+from tests.widgets.message_rows import row_21, row_22
 
 
 def logits(model: iv.Model, x: Tensor, **given: Any) -> Tensor:
@@ -446,6 +448,9 @@ ROWS: dict[int, tuple[Callable[[int], None], int, int]] = {
     17: (hostile.row_17, 60, 1_000),
     18: (hostile.row_18, 60, 100),
     19: (hostile.row_19, 60, 100),
+    20: (row_20, 4, 500),
+    21: (row_21, 8, 50),
+    22: (row_22, 150, 5_000),
     23: (row_23, 4, 200),
     24: (row_24, 40, 1_000),
     25: (row_25, 2, 600),

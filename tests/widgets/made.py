@@ -37,7 +37,8 @@ class World:
     def prompt(self) -> str:
         """A text that can be a prompt: whole characters, and not too many."""
         return next(
-            (one for one in self.texts if 1 < len(one) < 80 and one == one.encode("utf-8", "replace").decode()), "A text"
+            (one for one in self.texts if 1 < len(one) < 80 and one == one.encode("utf-8", "replace").decode()),
+            "A text",
         )
 
 
@@ -90,9 +91,7 @@ def token_strip(world: World) -> Any:
 
 
 def steer(world: World) -> Any:
-    made = iv.Steer(
-        world.model, [world.direction], world.prompt, max_new_tokens=3, recipe_path=world.folder / "recipe"
-    )
+    made = iv.Steer(world.model, [world.direction], world.prompt, max_new_tokens=3, recipe_path=world.folder / "recipe")
     return made.wait()
 
 
