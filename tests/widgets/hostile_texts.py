@@ -134,7 +134,7 @@ def texts(count: int = 500, seed: int = 0) -> list[str]:
     while len(found) < count:
         found.append(next(mixed))
     for nth in range(7, count, 100):
-one = drawn.choice(TAGS) + "x"
+        one = drawn.choice(TAGS) + "x"
         found[nth] = one * (100_000 // len(one) + 1)
     return found
 
