@@ -127,3 +127,12 @@ def test_the_k_largest_with_equals_at_the_kth_and_all_candidates_near() -> None:
     got = fused_screen.encode(one, x, counted)
     assert got.tokens.tolist() == [0] * 7 and got.features.tolist() == [0, 1, 2, 3, 4, 5, 60]
     assert counted.again >= 1
+
+
+def test_the_k_largest_of_features_that_bfloat16_cannot_tell_apart() -> None:
+    torch.manual_seed(7)
+    x = torch.randn(4, 24)
+    # Steps of 2⁻¹³ where bfloat16 has steps of 2⁻⁸; the larger ones stand at any place.
+    steps = 1 + torch.randperm(90)[:, None] * 2.0**-13
+    one = placed(Encoder(x.sum(dim=0) * steps, torch.zeros(90), Largest(7)))
+    assert_exact(fused_screen.encode(one, x.to(DEVICE)), one, x.to(DEVICE))

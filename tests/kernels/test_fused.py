@@ -13,7 +13,6 @@ from innerview.kernels import fused
 from innerview.kernels.path import Task
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ("fused_cases.py", "fused_screen_cases.py")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="THE GPU KERNELS WERE NOT TESTED: Triton is not installed (it has wheels for Linux alone): pip install triton",
@@ -22,13 +21,23 @@ needs_triton = pytest.mark.skipif(
 
 @needs_triton
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("cases", CASES)
+@pytest.mark.parametrize("cases", ["fused_cases.py", "fused_screen_cases.py"])
 def test_every_program_gives_in_the_interpreter_what_the_reference_gives(cases: str) -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    run(cases, TRITON_INTERPRET="1")
+
+
+@needs_triton
+@pytest.mark.timeout(900)
+def test_every_program_compiles(tmp_path: Path) -> None:
+    run("compile_cases.py", TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+
+
+def run(cases: str, **environment: str) -> None:
+    """Run a file of cases in a process of its own; all of it passes."""
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=600"]
-    done = subprocess.run(
-        [*call, str(Path(__file__).with_name(cases))], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    own = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    place = str(Path(__file__).with_name(cases))
+    done = subprocess.run([*call, place], cwd=ROOT, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout and " skipped" not in done.stdout
 

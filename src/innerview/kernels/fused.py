@@ -11,7 +11,7 @@ from innerview.kernels.path import Path, Task
 from innerview.kernels.program import is_interpreted, why_not
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
 from innerview.kernels.slots import Part, Slots, read_out, room
-from innerview.kernels.tiling import Product
+from innerview.kernels.tiling import ROUNDS_TO_0, Product
 from innerview.kernels.work import products_a_second
 
 # Tokens of one launch: the slots of more would grow with the tokens.
@@ -60,11 +60,12 @@ def _block(encoder: Encoder, x: Tensor) -> Sparse:
 
 def prepared(encoder: Encoder, x: Tensor) -> tuple[Product, str]:
     """The product of an encoder and inputs, and the name of the rule in `tiles`."""
-    none = torch.zeros_like(encoder.bias, dtype=torch.float32)
+    # One below 0 lets no negative number through, and what rounds to 0 is no code.
+    least = ROUNDS_TO_0[encoder.weight.dtype]
+    none = torch.full_like(encoder.bias, least, dtype=torch.float32)
     match encoder.rule:
         case Above(threshold=Tensor() as threshold):
-            # One below 0 lets no negative number through.
-            name, by_feature = "above", (threshold.float().clamp(min=0), none, none)
+            name, by_feature = "above", (threshold.float().clamp(min=least), none, none)
         case Behind(gate=gate, scale=scale, shift=shift):
             name, by_feature = "behind", (gate.float(), scale.float(), shift.float())
         case _:

@@ -23,8 +23,8 @@ from innerview.kernels.work import products_a_second
 
 # Tokens of one launch; slots of a token at first; words that are held at once when tokens are computed again.
 BLOCK, FIRST_ROOM, AGAIN = 16384, 512, 1 << 25
-# A coordinate this many times as large in square as the middle one is kept in float32; at most so many are, which tiles want at least.
-MASSIVE, MASSIVE_MOST = 64.0, 16
+# A coordinate this many times as large in square as the middle one is kept in float32; at most so many are.
+MASSIVE, MASSIVE_MOST = 64.0, 8
 LAUNCHES_S = 2e-4
 
 
@@ -96,54 +96,66 @@ def _block(encoder: Encoder, x: Tensor, counted: Screened) -> Sparse:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """What is made of a weight once: its rows in bfloat16, and their lengths, as the bound takes them, float32, shape [n_features]."""
+    """What is made of a weight once.
+
+    Attributes:
+        numbers: Its rows in bfloat16, parts of massive coordinates behind them, shape [n_features, d or more].
+        length: Length of each row, as the bound takes it, float32, shape [n_features]; infinite where all is a candidate.
+        lost: Length of what rounding took, likewise.
+        is_massive: Which coordinates are massive, uint8, shape [d].
+        massive: Their numbers, int64.
+    """
 
     numbers: Tensor = field(repr=False)
     length: Tensor = field(repr=False)
     lost: Tensor = field(repr=False)
+    is_massive: Tensor = field(repr=False)
+    massive: Tensor = field(repr=False)
 
     @classmethod
-    def of(cls, weight: Tensor) -> "Columns":
-        """Of a weight; a row beyond the range of the bound is always a candidate."""
+    def of(cls, weight: Tensor, x: Tensor) -> "Columns":
+        """Of a weight, and the coordinates that are massive in some tokens.
+
+        Any choice of them is sound, and a dictionary's later tokens are of the same site.
+        """
+        energy = x[:: max(1, len(x) // 512)].square().mean(dim=0)
+        chosen = energy.topk(min(MASSIVE_MOST, len(energy))).indices
+        massive = chosen[energy[chosen] > MASSIVE * energy.median()]
         made = bounds.rounded(weight, "bfloat16")
         fits = made.is_in_range()
+        numbers = (
+            made.numbers if not len(massive) else torch.cat([made.numbers, in_parts(weight[:, massive], 1)], dim=1)
+        )
         length = torch.where(fits, bounds.single(made.length), inf)
-        return cls(made.numbers.contiguous(), length, torch.where(fits, bounds.single(made.residual), 0.0))
+        lost = torch.where(fits, bounds.single(made.residual), 0.0)
+        is_massive = torch.zeros_like(energy, dtype=torch.uint8).index_fill_(0, massive, 1)
+        return cls(numbers.contiguous(), length, lost, is_massive, massive)
 
 
-@dataclass(frozen=True, eq=False)
-class Apart:
-    """Massive coordinates: which they are, uint8, shape [d]; their numbers, 16; the weight's columns there, shape [n_features, 16]."""
+# Pairs of parts of two float32 numbers, each number the sum of three of bfloat16, whose products make up theirs to 2⁻²⁶.
+PARTS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
 
-    is_massive: Tensor
-    coordinates: Tensor
-    weight: Tensor
-    has_some: bool
+
+def in_parts(few: Float[Tensor, "rows n"], side: int) -> Float[Tensor, "rows 64"]:
+    """Few float32 columns in bfloat16, so that the product of both sides, 0 and 1, is the columns' own."""
+    parts: list[Tensor] = []
+    rest = few.float()
+    for _ in range(3):
+        parts.append(rest.to(torch.bfloat16))
+        rest = rest - parts[-1].float()
+    made = torch.cat([parts[pair[side]] for pair in PARTS], dim=1)
+    return torch.nn.functional.pad(made, (0, 64 - made.shape[1]))
 
 
 def screening(encoder: Encoder, x: Float[Tensor, "tokens d"]) -> Product:
     """The product of bfloat16 that screens, with what its bound takes of each feature and row."""
-    columns = derived(encoder.weight, "columns of the fused screen", Columns.of)
-    # Any choice is sound; the first tokens say which are large, and a dictionary's later ones are of the same site.
-    apart = derived(encoder.weight, "massive coordinates of the fused screen", lambda weight: _apart(weight, x))
-    numbers, by_row = rounded(x, apart.is_massive)
+    columns = derived(encoder.weight, "columns of the fused screen", lambda weight: Columns.of(weight, x))
+    width = columns.numbers.shape[1]
+    numbers, by_row = rounded(x, columns.is_massive, width)
+    if width > encoder.d:
+        numbers[:, encoder.d :] = in_parts(x[:, columns.massive], 0)
     bias, cut = _bias_and_cut(encoder)
-    massive = (x[:, apart.coordinates] * apart.is_massive[apart.coordinates], apart.weight) if apart.has_some else None
-    return Product(
-        numbers, columns.numbers, bias, (cut, columns.length, columns.lost), torch.float32, by_row, massive
-    )  # fmt: skip
-
-
-def _apart(weight: Tensor, x: Tensor) -> Apart:
-    energy = x[:: max(1, len(x) // 512)].square().mean(dim=0)
-    chosen = energy.topk(min(MASSIVE_MOST, len(energy))).indices
-    is_massive = torch.zeros_like(energy, dtype=torch.uint8)
-    is_massive[chosen] = (energy[chosen] > MASSIVE * energy.median()).to(torch.uint8)
-    # Always 16: those that are not massive are 0 in the inputs.
-    coordinates = torch.nn.functional.pad(chosen, (0, MASSIVE_MOST - len(chosen)), value=int(energy.argmin()))
-    is_one = torch.arange(MASSIVE_MOST, device=x.device) < len(chosen)
-    columns = torch.where(is_one, weight[:, coordinates], 0.0).contiguous()
-    return Apart(is_massive, coordinates, columns, bool(is_massive.any()))
+    return Product(numbers, columns.numbers, bias, (cut, columns.length, columns.lost), torch.float32, by_row)
 
 
 def _bias_and_cut(encoder: Encoder) -> tuple[Tensor, Tensor]:
@@ -228,7 +240,7 @@ def _again(
     """Keys of the k largest of some tokens, of all features that may reach a value."""
     some = product.of_rows(rows)
     assert some.by_row is not None
-    some = replace(some, by_row=torch.cat([some.by_row[:2], least[None]]))
+    some = replace(some, by_row=torch.cat([some.by_row, least[None]]))
     found = torch.zeros(len(rows), k, dtype=torch.int64, device=x.device)
     left, capacity = torch.arange(len(rows), device=x.device), room(16 * k, encoder.n_features)
     while len(left):

@@ -24,7 +24,12 @@ class Program:
         import triton
         import triton.language
 
-        self.source.__globals__["tl"] = triton.language
+        own = self.source.__globals__
+        own["tl"] = triton.language
+        # What a program calls is part of it: Triton looks for it by its name.
+        for name in self.source.__code__.co_names:
+            if isinstance(own.get(name), Program):
+                own[name] = own[name]._compiled
         return triton.jit(self.source)
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:

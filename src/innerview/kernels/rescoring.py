@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,13 +21,21 @@ CANDIDATES, DEPTH = 16, 128
 ABOVE_0 = 2.0**-100
 
 
-def rounded(x: Tensor, is_massive: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs in bfloat16, 0 at massive coordinates, and what the bound takes of each row, shape [3, rows]; its last row is free."""
+def rounded(x: Tensor, is_massive: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Inputs in bfloat16, 0 at massive coordinates, and what the bound takes of each row, shape [2, rows].
+
+    Args:
+        x: Shape [rows, d].
+        is_massive: uint8, shape [d].
+        width: Columns that are made: those behind d are left to the caller, which puts massive coordinates there, in parts.
+    """
     n, d = x.shape
-    numbers, by_row = torch.empty_like(x, dtype=torch.bfloat16), torch.zeros(3, n, device=x.device)
+    numbers, by_row = x.new_empty(n, width, dtype=torch.bfloat16), x.new_zeros(2, n, dtype=torch.float32)
+    # Parts of the massive coordinates are some hundredths longer than these are.
+    summed = (1.0 if width == d else 1.05) * summing("bfloat16", width) + SLACK
     if n:
         rounding[(n,)](
-            x, is_massive, numbers, by_row, n, d, summing("bfloat16", d) + SLACK, *RANGE,
+            x, is_massive, numbers, by_row, n, d, width, summed, *RANGE,
             ABOVE_0=ABOVE_0, UP=1 + SLACK, DEPTH=_depth(d, 1024), num_warps=4,
         )  # fmt: skip
     return numbers, by_row
@@ -58,15 +66,16 @@ def _depth(d: int, most: int) -> int:
 
 @Program
 def rounding(
-    x: Any,
-    is_massive: Any,
-    numbers: Any,
-    by_row: Any,
-    n_rows: Any,
-    d: Any,
-    summed: Any,
-    shortest: Any,
-    longest: Any,
+    x,
+    is_massive,
+    numbers,
+    by_row,
+    n_rows,
+    d,
+    width,
+    summed,
+    shortest,
+    longest,
     ABOVE_0: tl.constexpr,
     UP: tl.constexpr,
     DEPTH: tl.constexpr,
@@ -92,7 +101,7 @@ def rounding(
         rest += wide * wide
         near += rounded * rounded
         lost += (wide - rounded) * (wide - rounded)
-        tl.store(numbers + own + start + depth, half, mask=inside)
+        tl.store(numbers + row.to(tl.int64) * width + start + depth, half, mask=inside)
     length = tl.sqrt(tl.sum(whole, axis=0))
     kept = tl.sqrt(tl.maximum(tl.sum(rest, axis=0), tl.sum(near, axis=0)))
     of_length = tl.sqrt(tl.sum(lost, axis=0)) + summed * tl.maximum(length, kept)
@@ -104,17 +113,17 @@ def rounding(
 
 @Program
 def rescoring(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    first: Any,
-    second: Any,
-    third: Any,
-    words: Any,
-    counts: Any,
-    found: Any,
-    d: Any,
-    capacity: Any,
+    x,
+    weight,
+    bias,
+    first,
+    second,
+    third,
+    words,
+    counts,
+    found,
+    d,
+    capacity,
     RULE: tl.constexpr,
     CANDIDATES: tl.constexpr,
     DEPTH: tl.constexpr,

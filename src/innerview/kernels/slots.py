@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
@@ -100,13 +100,13 @@ def read_out(parts: list[Part], counts: Int[Tensor, "n_tokens"], total: int, dty
 
 @Program
 def reading(
-    words: Any,
-    counts: Any,
-    rows: Any,
-    starts: Any,
-    tokens: Any,
-    features: Any,
-    values: Any,
+    words,
+    counts,
+    rows,
+    starts,
+    tokens,
+    features,
+    values,
     CAPACITY: tl.constexpr,
     CHUNK: tl.constexpr,
     IS_ORDERED: tl.constexpr,

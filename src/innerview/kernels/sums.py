@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -40,12 +40,12 @@ def summed(codes: Sparse, n_tokens: int, decoder: Float[Tensor, "n_features d_ou
 
 @Program
 def sums(
-    starts: Any,
-    features: Any,
-    values: Any,
-    decoder: Any,
-    made: Any,
-    d: Any,
+    starts,
+    features,
+    values,
+    decoder,
+    made,
+    d,
     WIDTH: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from innerview.kernels.program import Program
 
@@ -12,24 +12,21 @@ if TYPE_CHECKING:
 
 @Program
 def tiles(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    first: Any,
-    second: Any,
-    third: Any,
-    by_row: Any,
-    massive_x: Any,
-    massive_weight: Any,
-    words: Any,
-    counts: Any,
-    n_rows: Any,
-    n_features: Any,
-    d: Any,
-    capacity: Any,
+    x,
+    weight,
+    bias,
+    first,
+    second,
+    third,
+    by_row,
+    words,
+    counts,
+    n_rows,
+    n_features,
+    d,
+    capacity,
     RULE: tl.constexpr,
     BEST: tl.constexpr,
-    MASSIVE: tl.constexpr,
     LEAST: tl.constexpr,
     PRECISION: tl.constexpr,
     IS_WIDENED: tl.constexpr,
@@ -38,6 +35,7 @@ def tiles(
     FEATURES: tl.constexpr,
     DEPTH: tl.constexpr,
     GROUP: tl.constexpr,
+    LANE: tl.constexpr,
 ):
     """A tile of pre-activations, and what of it is a code, appended to the slots of its rows.
 
@@ -50,15 +48,13 @@ def tiles(
         third: `behind`: bias of the magnitude; screens: length of what rounding took from the row; shape [n_features].
         by_row: `at_least`: the row's cut, shape [n_rows]; screens: what the bound takes of `second`, and of `third`, and, in
             `from_cut`, the row's cut, shape [3, n_rows].
-        massive_x: Coordinates of the inputs that are kept out of the product, float32, shape [n_rows, MASSIVE].
-        massive_weight: The weight's, shape [n_features, MASSIVE].
         words: Slots, int64, shape [n_rows, capacity]; with `BEST`, keys, shape [n_rows, tiles of features, BEST].
         counts: Codes that were found in each row, those without a slot too, int32, shape [n_rows]. It starts at 0.
         RULE: `above`, `behind`, `at_least` (a row's own cut), `largest` (the best of each row of the tile), and screens, which look at
             what a product may be at most: `upper` (at least a cut), `from_cut` (at least a row's), `best_upper` (the best).
-        MASSIVE: How many coordinates are kept out of the product, 0 or a power of two from 16.
-        LEAST: What is not above it rounds to 0 in the weight's own format, and is no code.
+        LEAST: What is not above it rounds to 0 in the weight's own format, and is no code of `behind`.
         IS_WIDENED: Whether products are taken of float32: Triton's interpreter has no bf16 ones.
+        LANE: Columns of a lane: a quarter of FEATURES, or 32 where that is less.
         BEST: How many of each row of the tile `largest` and `best_upper` keep.
     """
     row_tiles = tl.cdiv(n_rows, ROWS)
@@ -71,9 +67,11 @@ def tiles(
     row_tile = group * GROUP + within % height
     feature_tile = within // height
 
-    row = row_tile * ROWS + tl.arange(0, ROWS)
+    first_row = row_tile * ROWS
+    first_feature = feature_tile * FEATURES
+    row = first_row + tl.arange(0, ROWS)
     column = tl.arange(0, FEATURES)
-    feature = feature_tile * FEATURES + column
+    feature = first_feature + column
     is_row = row < n_rows
     is_feature = feature < n_features
     depth = tl.arange(0, DEPTH)
@@ -95,13 +93,6 @@ def tiles(
         from_x += DEPTH
         from_weight += DEPTH
 
-    if MASSIVE > 0:
-        coordinate = tl.arange(0, MASSIVE)
-        left = tl.load(massive_x + row[:, None] * MASSIVE + coordinate[None, :], mask=is_row[:, None], other=0.0)
-        right = tl.load(
-            massive_weight + feature[None, :] * MASSIVE + coordinate[:, None], mask=is_feature[None, :], other=0.0
-        )
-        total = tl.dot(left, right, total, input_precision="ieee")
     pre = total + tl.load(bias + feature, mask=is_feature, other=0.0)[None, :]
     is_inside = is_row[:, None] & is_feature[None, :]
     value = pre
@@ -113,7 +104,7 @@ def tiles(
         scale = tl.load(second + feature, mask=is_feature, other=0.0)
         shift = tl.load(third + feature, mask=is_feature, other=0.0)
         value = pre * scale[None, :] + shift[None, :]
-        keep = (pre + gate[None, :] > 0) & (value > 0)
+        keep = (pre + gate[None, :] > 0) & (value > LEAST)
     elif RULE == "at_least":
         least = tl.load(by_row + row, mask=is_row, other=0.0)
         keep = (pre >= least[:, None]) & (pre > 0)
@@ -143,19 +134,36 @@ def tiles(
         for i in range(BEST):
             best, place = tl.max(rest, axis=1, return_indices=True)
             # Bits of positive numbers are ordered as the numbers are; of equals the lowest feature has the larger key.
-            behind = 0x7FFFFFFF - (feature_tile * FEATURES + place).to(tl.int64)
+            behind = 0x7FFFFFFF - (first_feature + place).to(tl.int64)
             key = (best.to(tl.int32, bitcast=True).to(tl.int64) << 32) | behind
             tl.store(to + i, tl.where(best > 0, key, 0), mask=is_row)
             rest = tl.where(column[None, :] == place[:, None], 0.0, rest)
     else:
-        if RULE != "upper" and RULE != "from_cut" and RULE != "at_least":
-            keep = keep & (value > LEAST)
-        is_one = keep.to(tl.int32)
-        found = tl.sum(is_one, axis=1)
-        base = tl.atomic_add(counts + row, found, mask=is_row & (found > 0))
-        place = base[:, None] + tl.cumsum(is_one, axis=1) - 1
-        # Bits of a positive number alone: the sign of another would reach into the feature.
-        bits = tl.where(value > 0, value, 0.0).to(tl.int32, bitcast=True).to(tl.int64)
-        word = (feature.to(tl.int64) << 32)[None, :] | bits
-        to = words + (row.to(tl.int64) * capacity)[:, None] + place
-        tl.store(to, word, mask=keep & (place < capacity))
+        # In tensor cores' results four threads share a row, and each holds pairs of every eight columns. Seen as lanes of its own columns,
+        # what follows stays inside of a thread: few columns of a lane pass, and they are taken out one by one.
+        LANES: tl.constexpr = FEATURES // LANE
+        value = tl.where(keep, value, 0.0)
+        if RULE == "upper" or RULE == "from_cut":
+            value = tl.where(keep, 1.0, 0.0)
+        value = tl.permute(tl.reshape(value, (ROWS, FEATURES // 8, 4, 2)), (0, 2, 1, 3))
+        value = tl.reshape(value, (ROWS * LANES, LANE))
+        within = tl.arange(0, LANE)
+        bits = tl.sum(tl.where(value > 0, (tl.full((LANE,), 1, tl.int32) << within)[None, :], 0), axis=1)
+        found = tl.sum((value > 0).to(tl.int32), axis=1)
+        number = tl.arange(0, ROWS * LANES)
+        lane = number % LANES
+        row = first_row + number // LANES
+        # Columns of a lane are pairs, eight apart; lanes of the same thread lie behind one another.
+        start = first_feature + 2 * (lane * 4 // LANES) + (lane % (LANES // 4)) * (4 * LANE)
+        place = tl.atomic_add(counts + row, found, mask=(row < n_rows) & (found > 0))
+        to = words + row.to(tl.int64) * capacity
+        for _ in range(tl.max(found, axis=0)):
+            # The lowest bit's number, by the exponent of a float.
+            lowest = (bits & -bits).to(tl.float32).to(tl.int32, bitcast=True)
+            at = ((lowest >> 23) & 255) - 127
+            taken = tl.sum(tl.where(within[None, :] == at[:, None], value, 0.0), axis=1)
+            passing = (start + at // 2 * 8 + at % 2).to(tl.int64)
+            word = (passing << 32) | taken.to(tl.int32, bitcast=True).to(tl.int64)
+            tl.store(to + place, word, mask=(bits != 0) & (place < capacity))
+            bits = bits & (bits - 1)
+            place += 1

@@ -52,7 +52,6 @@ class Product:
         by_feature: first, second and third, float32, shape [n_features].
         dtype: Format of the codes.
         by_row: float32, for rules that take it.
-        massive: Coordinates kept out of the product, of the inputs and of the weight, float32, each shape [..., 16]; None without.
     """
 
     x: Tensor
@@ -61,13 +60,11 @@ class Product:
     by_feature: tuple[Tensor, Tensor, Tensor]
     dtype: torch.dtype
     by_row: Tensor | None = None
-    massive: tuple[Tensor, Tensor] | None = None
 
     def of_rows(self, rows: Tensor) -> "Product":
         """The same of some rows of the input."""
         by_row = None if self.by_row is None else self.by_row[..., rows].contiguous()
-        massive = None if self.massive is None else (self.massive[0][rows], self.massive[1])
-        return replace(self, x=self.x[rows], by_row=by_row, massive=massive)
+        return replace(self, x=self.x[rows], by_row=by_row)
 
     def fill(self, rule: str, slots: Slots) -> None:
         """Append what passes a rule to the slots of its rows. Nothing waits for the device."""
@@ -85,10 +82,9 @@ class Product:
         if not n or not m:
             return
         grid = (-(-n // tiling.rows) * tiling.along_features(m),)
-        massive = self.massive or (self.x, self.x)
         tiles[grid](
-            self.x, self.weight, self.bias, *self.by_feature, self.x if self.by_row is None else self.by_row, *massive, words, counts,
-            n, m, d, capacity, RULE=rule, BEST=best, MASSIVE=0 if self.massive is None else massive[0].shape[1], LEAST=ROUNDS_TO_0[self.dtype], PRECISION="ieee", IS_WIDENED=is_interpreted(),
-            IS_EVEN=d % tiling.depth == 0, ROWS=tiling.rows, FEATURES=tiling.features, DEPTH=tiling.depth, GROUP=tiling.group,
+            self.x, self.weight, self.bias, *self.by_feature, self.x if self.by_row is None else self.by_row, words, counts,
+            n, m, d, capacity, RULE=rule, BEST=best, LEAST=ROUNDS_TO_0[self.dtype], PRECISION="ieee", IS_WIDENED=is_interpreted(),
+            IS_EVEN=d % tiling.depth == 0, ROWS=tiling.rows, FEATURES=tiling.features, DEPTH=tiling.depth, GROUP=tiling.group, LANE=min(32, tiling.features // 4),
             num_warps=tiling.warps, num_stages=tiling.stages,
         )  # fmt: skip
