@@ -45,9 +45,11 @@ def dictionary(folder: Path, hook: str) -> TopKSAE:
     """The dictionary of the folder."""
     tensors = load_file(folder / "dictionary.safetensors")
     d_sae, d_in = tensors["encoder"].shape
+    # Its runner folds the decoder's lengths into the encoder, and refuses where these do not count; here they are all 1.
     cfg = TopKSAEConfig(
-        d_in=d_in, d_sae=d_sae, k=int(tensors["k"]), apply_b_dec_to_input=False, dtype="float32", device="cpu"
-    )
+        d_in=d_in, d_sae=d_sae, k=int(tensors["k"]), apply_b_dec_to_input=False, rescale_acts_by_decoder_norm=True,
+        dtype="float32", device="cpu",
+    )  # fmt: skip
     cfg.metadata.hook_name = hook
     made = TopKSAE(cfg)
     parts = {
@@ -58,9 +60,11 @@ def dictionary(folder: Path, hook: str) -> TopKSAE:
 
 
 def gathered(
-    model: HookedSAETransformer, sae: TopKSAE, tokens: torch.Tensor, hook: str, count: int
+    model: HookedSAETransformer, source: Path, tokens: torch.Tensor, hook: str, count: int
 ) -> tuple[float, Any]:
     """Seconds for the data of the first `count` features, and the data. Activations are kept on disk between batches, as it offers."""
+    # Made anew each time: its runner changes it.
+    sae = dictionary(source, hook)
     with tempfile.TemporaryDirectory() as folder:
         cfg = SaeVisConfig(
             hook_point=hook, features=list(range(count)), minibatch_size_features=256, minibatch_size_tokens=SEQUENCES,
@@ -88,14 +92,14 @@ def main() -> None:
     """Answer each line."""
     folder, hook, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     torch.set_num_threads(threads)
-    model, sae = network(folder), dictionary(folder, hook)
+    model = network(folder)
     tokens = load_file(folder / "tokens.safetensors")["ids"]
     answers = sys.stdout
     sys.stdout = sys.stderr
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        seconds, data = gathered(model, sae, tokens[: asked["sequences"]], hook, asked["features"])
+        seconds, data = gathered(model, folder, tokens[: asked["sequences"]], hook, asked["features"])
         print(json.dumps({"seconds": seconds, **told(data)}), file=answers, flush=True)
 
 

@@ -171,7 +171,7 @@ def test_tokens_that_a_feature_fires_on_are_counted(read: tuple) -> None:
         for one in told:
             here = whole[:, feature][(ids == one.id) & (whole[:, feature] > 0)]
             assert one.n == len(here) and one.share == pytest.approx(len(here) / (whole[:, feature] > 0).sum())
-            assert one.mean == pytest.approx(here.mean(), rel=1e-4)
+            assert one.mean == pytest.approx(here.mean(), rel=1e-4) and one.of == (ids == one.id).sum()
 
 
 def test_how_the_corpus_is_cut_into_chunks_changes_nothing() -> None:

@@ -77,7 +77,7 @@ class Dashboard(ShowsItself):
             )
             none = Histogram(np.zeros(0), np.zeros(0, dtype=np.int64), 0)
             name = "unknown" if self.model is None else self.model.name
-            said = (number, repr(known), name, known.manifest.site)
+            said = (number, repr(known), name, str(known.manifest.site))
             return FeatureView(*said, 0, 0, none, {}, (), bos=reads_bos(known), notes=tuple(notes), **told)
         return FeatureView(
             number, own.dictionary, own.model, own.site, own.n_tokens, int(own.spread.count[number]), own.histogram(number),

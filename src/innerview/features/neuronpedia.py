@@ -75,8 +75,11 @@ class NeuronpediaUpload:
 class Viewable(Protocol):
     """Gives features' views by their numbers."""
 
-    statistics: Any
-    dictionary: Any
+    @property
+    def statistics(self) -> Any: ...
+
+    @property
+    def dictionary(self) -> Any: ...
 
     def __getitem__(self, feature: int) -> FeatureView: ...
 

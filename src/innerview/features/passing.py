@@ -122,7 +122,8 @@ class Pass:
         if self.together is not None:
             self.together.add(seen, read)
         if self.profiling is not None:
-            self.profiling.add(seen, corpus.ids.to(seen.places.device)[seen.places].long())
+            ids = corpus.ids.to(read.device)
+            self.profiling.add(seen, ids[seen.places].long(), ids[read].long())
 
     def _correlate(self, seen: Seen, neurons: Tensor, place: Tensor, counts: Tensor) -> None:
         assert self.correlating is not None
@@ -173,6 +174,6 @@ class Pass:
     def _parts(self) -> dict[str, Any]:
         whole = {
             "spread": self.spread, "top": self.top, "sample": self.sample, "together": self.together,
-            "correlating": self.correlating, **self._tallies(),
+            "profiling": self.profiling, "correlating": self.correlating, **self._tallies(),
         }  # fmt: skip
         return {name: part for name, part in whole.items() if part is not None}

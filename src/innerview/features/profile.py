@@ -20,12 +20,14 @@ class Profile:
         ids: Ids of the tokens, −1 behind the last, int32, shape [n_features, k].
         counts: Times that the feature was active on each, int32, shape [n_features, k].
         means: Mean activation there, float32, shape [n_features, k].
+        reads: Times that each token was read, int32, shape [n_features, k].
         missed: So many times besides a feature may have been active on a token.
     """
 
     ids: Int[Tensor, "n_features k"]
     counts: Int[Tensor, "n_features k"]
     means: Float[Tensor, "n_features k"]
+    reads: Int[Tensor, "n_features k"]
     missed: int = 0
 
 
@@ -35,21 +37,33 @@ class Profiling:
 
     Attributes:
         used: How often each pair came, and its activations' sum.
-        vocab: A number above every id.
+        read: Times that each token was read, int64, shape [vocab].
         n_features: Features.
     """
 
     used: Tallies
-    vocab: int
+    read: Int[Tensor, "vocab"]
     n_features: int
 
     @classmethod
     def empty(cls, n_features: int, vocab: int, device: torch.device) -> "Profiling":
         """Nothing was counted yet."""
-        return cls(Tallies.empty(MOST_PAIRS, device), vocab, n_features)
+        return cls(Tallies.empty(MOST_PAIRS, device), torch.zeros(vocab, dtype=torch.int64, device=device), n_features)
 
-    def add(self, seen: Seen, ids: Int[Tensor, "codes"]) -> None:
-        """Count a chunk's codes, each with the id of its token."""
+    @property
+    def vocab(self) -> int:
+        """A number above every id."""
+        return len(self.read)
+
+    def add(self, seen: Seen, ids: Int[Tensor, "codes"], read: Int[Tensor, "tokens"]) -> None:
+        """Count a chunk's codes.
+
+        Args:
+            seen: Its codes.
+            ids: The id of each code's token.
+            read: Ids of all its tokens that count.
+        """
+        self.read += torch.bincount(read, minlength=self.vocab)
         self.used.add(seen.features * self.vocab + ids, seen.values)
 
     def profile(self, k: int) -> Profile:
@@ -59,11 +73,12 @@ class Profiling:
         counts, n = self.used.counts, self.n_features
         if not len(owners):
             blank = torch.zeros(n, k)
-            return Profile(blank.int() - 1, blank.int(), blank, self.used.missed)
+            return Profile(blank.int() - 1, blank.int(), blank, blank.int(), self.used.missed)
         best, _ = best_of_each(owners, counts.float(), k, n)
         is_there, at = best >= 0, best.clamp(min=0)
         means = self.used.sums / counts
         return Profile(
             torch.where(is_there, ids[at], -1).int().cpu(), torch.where(is_there, counts[at], 0).int().cpu(),
-            torch.where(is_there, means[at], 0.0).float().cpu(), self.used.missed,
+            torch.where(is_there, means[at], 0.0).float().cpu(), torch.where(is_there, self.read[ids[at]], 0).int().cpu(),
+            self.used.missed,
         )  # fmt: skip

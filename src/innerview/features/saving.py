@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
     "sample": (Kept, ("places", "values", "ids", "texts", "starts")),
     "together": (Partners, ("indices", "values", "counts")),
     "neurons": (Partners, ("indices", "values", "counts")),
-    "profile": (Profile, ("ids", "counts", "means")),
+    "profile": (Profile, ("ids", "counts", "means", "reads")),
 }
 SPREAD = {"count": torch.int64, "total": torch.float64, "most": torch.float32, "bins": torch.int32}
 WRITTEN = ("promoted_ids", "promoted", "suppressed_ids", "suppressed", "nearest_ids", "nearest")
@@ -130,8 +130,8 @@ def _plain_label(label: Label) -> dict[str, Any]:
 def write_table(statistics: FeatureStatistics, table: pd.DataFrame, spell: Callable[[int], str], path: Path) -> bool:
     """One row a feature as parquet, where pyarrow is installed; whether it was written."""
     try:
-        import pyarrow
-        from pyarrow import parquet
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         return False
     columns: dict[str, Any] = {"feature": table.index.to_numpy()} | {name: table[name].to_numpy() for name in table}

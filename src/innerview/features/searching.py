@@ -33,13 +33,15 @@ def tokens_with(spelled: Mapping[int, str], wanted: str) -> list[int]:
 def fired_on(
     profile: Profile, statistics: FeatureStatistics, ids: list[int], spelled: Mapping[int, str]
 ) -> list[tuple[int, str, str, float]]:
-    """Features that are often active on some tokens, with the share of their activations that is on each."""
+    """Features that are often active on some tokens, with the F1 of telling each token by being active."""
     made = []
     for i in ids:
         rows, columns = (profile.ids == i).nonzero(as_tuple=True)
-        counts = profile.counts[rows, columns].double() / statistics.spread.count[rows].clamp(min=1)
+        # 2 × hits ÷ (activations + tokens).
+        both = statistics.spread.count[rows] + profile.reads[rows, columns]
+        scores = 2.0 * profile.counts[rows, columns] / both.clamp(min=1)
         made += [
-            (row, "fires on", spelled[i], share) for row, share in zip(rows.tolist(), counts.tolist(), strict=True)
+            (row, "fires on", spelled[i], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
     return made
 
@@ -64,7 +66,7 @@ def found_frame(rows: list[tuple[int, str, str, float]], k: int) -> pd.DataFrame
     """The best finds, one row a feature and reason: labels first, then what fires, then what promotes."""
     frame = pd.DataFrame(rows, columns=["feature", "because", "word", "score"])
     order = {"label": 0, "fires on": 1, "promotes": 2}
-    frame["rank"] = frame["because"].map(order)
+    frame["rank"] = [order[one] for one in frame["because"]]
     frame = frame.sort_values(["rank", "score"], ascending=[True, False], kind="stable")
     frame = frame.drop_duplicates(["feature", "because"])
     return frame.groupby("because", sort=False).head(k).drop(columns="rank").reset_index(drop=True)

@@ -39,8 +39,9 @@ class Seen:
         order = ordered(features)
         by_token = torch.empty_like(order)
         by_token[order] = torch.arange(len(order), device=order.device)
-        sorted_ = (one[order] for one in (features, places, rows, values.float()))
-        return cls(*sorted_, by_token, n_features, n_tokens)
+        return cls(
+            features[order], places[order], rows[order], values.float()[order], by_token, n_features, n_tokens
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.features)

@@ -161,10 +161,11 @@ class FeatureStatistics:
         """Tokens that it was most often active on."""
         if self.profile is None:
             return ()
-        columns = (self.profile.ids, self.profile.counts, self.profile.means)
+        own = self.profile
+        columns = (own.ids, own.counts, own.means, own.reads)
         rows = zip(*(column[feature].tolist() for column in columns), strict=True)
         active = max(1, int(self.spread.count[feature]))
-        return tuple(FiredOn(i, spell(i), n, n / active, mean) for i, n, mean in rows if i >= 0 and n > 0)
+        return tuple(FiredOn(i, spell(i), n, n / active, mean, of) for i, n, mean, of in rows if i >= 0 and n > 0)
 
 
 def _listed(partners: Partners | None, feature: int) -> tuple[Partner, ...]:

@@ -51,6 +51,7 @@ class FiredOn:
         n: Times that the feature was active on it.
         share: Part of the feature's activations that were on it, from 0 to 1.
         mean: Mean activation on it, where it was active.
+        of: Times that the token was read; 0 where that is not known.
     """
 
     id: int
@@ -58,6 +59,7 @@ class FiredOn:
     n: int
     share: float
     mean: float
+    of: int = 0
 
 
 @dataclass(frozen=True)
