@@ -39,6 +39,10 @@ export function useSheet(sync: Sync, bus: Bus | undefined): Sheet {
   useEffect(() => {
     if (asked.value !== null && (view.value?.feature === asked.value || status.value.state === "error")) asked.value = null;
   }, [view.value, status.value, asked.value]);
+  // What was said of one feature is not said of the next.
+  useEffect(() => {
+    told.value = FIRST_WORD;
+  }, [view.value?.feature]);
   const addressed = (feature: number): FeatureAt | null => {
     const known = view.value;
     return known && { model: known.model, dictionary: known.dictionary, site: known.site, feature };
@@ -210,14 +214,14 @@ function Facts({ view, most }: { view: FeatureWire; most: number }) {
     ...Object.entries(label?.detail ?? {}).map(([name, value]) => [readable(name), value === null ? "–" : digits(value)] as [string, string]),
   ];
   return (
-    <dl class="iv-facts">
+    <div class="iv-facts" role="list">
       {rows.map(([name, value, why]) => (
-        <div key={name} title={why}>
-          <dt>{name}</dt>
-          <dd class="iv-num">{value}</dd>
+        <div key={name} title={why} role="listitem">
+          <span>{name}</span>
+          <span class="iv-num">{value}</span>
         </div>
       ))}
-    </dl>
+    </div>
   );
 }
 

@@ -183,6 +183,9 @@ class Steer(OpensActing):
             forms.append(EditForm(index, coefficient=1.0))
         else:
             forms[row] = dataclasses.replace(forms[row], on=True)
+        if self.prompt["text"].strip() and index not in named.values():
+            # The plain column is read along the new direction too.
+            self._write("plain")
         self.push(setup=self._setup(), dose=list(self._doses), edits=[form.to_dict() for form in forms], shade=index)
 
     # What the browser asks.
