@@ -51,7 +51,7 @@ class Compiled:
         """Put other edits in force, in place of those before: data changes, the compiled code stays. An empty list takes them off.
 
         Raises:
-            EditError: An edit is none of Add, ProjectOut, Scale and Cap, or stands where no tap was put in; or there are more at one site
+            EditError: An edit is none that taps take, or stands where no tap was put in; or there are more at one site
                 than slots.
         """
         plan = Plan.of(self.model, edits)
@@ -129,7 +129,8 @@ def compiled(
 
     Args:
         model: The network.
-        sites: Where edits may be put later with `.set([iv.Add(...)])`: Add, ProjectOut, Scale and Cap.
+        sites: Where edits may be put later with `.set([iv.Add(...)])` or `iv.generate(live, ..., edits=...)`: Add, ProjectOut, Scale,
+            Cap, and `clamp`, `scale` and `ablate` of one feature of a dictionary whose features do not compete.
         capture: Sites whose activations `.capture(inputs)` gives.
         rows: Most rows of a forward.
         tokens: Most tokens of a row; the network's context when None.

@@ -11,16 +11,14 @@ from innerview.edits import Edit
 from innerview.errors import CaptureError, EditError
 from innerview.plans import Plan, Planned
 from innerview.runs import Forward
-from innerview.taps import Law, Lease, Tap, laws_of
-
-Laws = list[tuple[Tensor | None, Law]]
+from innerview.taps import Lease, Slot, Tap, slots_of
 
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """Edits as taps hold them: each with its slots and laws."""
+    """Edits as taps hold them: each with the numbers of its slots, and what is in them."""
 
-    parts: tuple[tuple[Planned, range, Laws], ...]
+    parts: tuple[tuple[Planned, range, list[Slot]], ...]
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -78,12 +76,12 @@ class TapSet:
         """The edits of a plan as the taps hold them.
 
         Raises:
-            EditError: An edit is none of Add, ProjectOut, Scale and Cap, or stands where no tap was put in; or there are more at one site
+            EditError: An edit is none that taps take, or stands where no tap was put in; or there are more at one site
                 than slots.
         """
         planned = [one for parts in plan.by_point.values() for one in parts]
-        laws = [laws_of(self._checked(one), *self._shape(one)) for one in planned]
-        return Load(tuple(zip(planned, self._slots(planned, [len(each) for each in laws]), laws, strict=True)))
+        filled = [slots_of(self._checked(one), *self._shape(one)) for one in planned]
+        return Load(tuple(zip(planned, self._slots(planned, [len(each) for each in filled]), filled, strict=True)))
 
     def _shape(self, one: Planned) -> tuple[int, torch.dtype]:
         tap = self.taps[one.site.name]
@@ -128,10 +126,10 @@ class TapSet:
         for tap in self.taps.values():
             tap.clear()
         self._cut.clear()
-        for one, among, laws in load.parts:
+        for one, among, slots in load.parts:
             tap = self.taps[one.site.name]
-            for slot, (vector, law) in zip(among, laws, strict=True):
-                tap.put(slot, vector, law)
+            for number, slot in zip(among, slots, strict=True):
+                tap.put(number, slot)
             if one.is_plain:
                 tap.strength[:, :, among.start : among.stop] = 1.0
         self._held = load
@@ -164,7 +162,7 @@ class TapSet:
         if not self.lease.is_out:
             shared = self.shared.parts
             for tap in self.taps.values():
-                tap.rest = (tap.strength.clone(), tap.vectors.clone(), tap.laws.clone()) if shared else None
+                tap.rest = tuple(tensor.clone() for tensor in tap.data) if shared else None
             self.lease.is_out = True
         self.hold(load)
         self.locate(load, forward)

@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from innerview.edits import Add, Cap, Edit, ProjectOut, Scale
+from innerview.edits import Add, Cap, Edit, ProjectOut, Scale, SetFeatures
+from innerview.edits.set_features import Readings
 from innerview.edits.shapes import wide
 from innerview.errors import EditError
 from innerview.models.site import Site
 
 
 class Law(NamedTuple):
-    """What becomes of an activation `x` with the projection `p = x·v`: `whole × x + (plain + times × p + capped × (p held in [low, high] − p)) v`."""
+    """What becomes of an activation `x` with the reading `p = x·r + bias`:
+    `whole × x + (plain + times × p + capped × (p held in [low, high] − p) + active × (p above the threshold, else 0)) v`.
+    """
 
     plain: float = 0.0
     times: float = 0.0
@@ -22,13 +25,24 @@ class Law(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
     whole: float = 1.0
+    bias: float = 0.0
+    active: float = 0.0
+    threshold: float = -math.inf
 
 
-def laws_of(edit: Edit, width: int, dtype: torch.dtype) -> list[tuple[Tensor | None, Law]]:
-    """Vectors and laws that do together what an edit does, one behind the other; no vector where none is needed.
+class Slot(NamedTuple):
+    """A law and its vectors; `vector` is `v`, and `reader` is `r`, the same where None."""
+
+    law: Law
+    vector: Tensor | None = None
+    reader: Tensor | None = None
+
+
+def slots_of(edit: Edit, width: int, dtype: torch.dtype) -> list[Slot]:
+    """Laws that do together what an edit does, one behind the other.
 
     Args:
-        edit: An Add, ProjectOut, Scale or Cap.
+        edit: An Add, ProjectOut, Scale or Cap, or one feature that is set.
         width: Size of an activation.
         dtype: The activations' number format.
     Raises:
@@ -38,25 +52,41 @@ def laws_of(edit: Edit, width: int, dtype: torch.dtype) -> list[tuple[Tensor | N
         vector = edit.direction.vector.double()
         # A direction as wide as a head is added to each.
         delta = (vector * edit.direction.length(edit.coefficient, edit.unit)).repeat(width // vector.numel())
-        return [(delta.to(dtype), Law(plain=1.0))]
+        return [Slot(Law(plain=1.0), delta.to(dtype))]
     if edit.width not in (None, width):
         raise EditError(
             f"{edit.label} reads each head by itself, which a compiled network cannot; use iv.editing on the network that is not compiled"
         )
     if type(edit) is ProjectOut:
-        return [(vector, Law(times=-1.0)) for vector in edit.basis()]
+        return [Slot(Law(times=-1.0), vector) for vector in edit.basis()]
     if type(edit) is Scale:
         if edit.direction is None:
-            return [(None, Law(whole=edit.factor))]
-        return [(edit.direction.vector, Law(times=edit.factor - 1))]
+            return [Slot(Law(whole=edit.factor))]
+        return [Slot(Law(times=edit.factor - 1), edit.direction.vector)]
     if type(edit) is Cap:
         low, high = edit.limits()
         law = Law(capped=1.0, low=-math.inf if low is None else low, high=math.inf if high is None else high)
-        return [(edit.direction.vector, law)]
+        return [Slot(law, edit.direction.vector)]
+    if type(edit) is SetFeatures and (found := _feature_slot(edit)) is not None:
+        return [found]
     raise EditError(
-        f"a compiled network takes Add at one strength, ProjectOut, Scale and Cap, not {edit.label}; "
-        "use iv.editing on the network that is not compiled"
+        f"a compiled network takes Add at one strength, ProjectOut, Scale, Cap, and one feature that is set where it is read and competes with "
+        f"none, not {edit.label}; use iv.editing on the network that is not compiled"
     )
+
+
+def _feature_slot(edit: SetFeatures) -> Slot | None:
+    """The law of one feature that is set; None where it takes more than one reading at the site."""
+    if not isinstance(edit.reader, Readings) or len(edit.reader.readings) != 1:
+        return None
+    (reading,), factor = edit.reader.readings, edit.reader.factor
+    if reading.gate is not None or reading.site != edit.site:
+        return None
+    law = Law(
+        plain=edit.change.offset[0] * factor, bias=reading.bias, active=(edit.change.gain[0] - 1.0) * factor / reading.scale,
+        threshold=-math.inf if reading.threshold is None else reading.threshold,
+    )  # fmt: skip
+    return Slot(law, edit.rows[0], reading.vector)
 
 
 class Lease:
@@ -85,25 +115,28 @@ class Tap:
 
     Attributes:
         strength: How much of each slot's change each token gets, shape [rows, tokens, slots].
-        vectors: The slots' vectors, shape [slots, width].
-        laws: The slots' laws, shape [slots, 6].
+        vectors: What the slots write, shape [slots, width].
+        readers: What the slots read by, shape [slots, width].
+        laws: The slots' laws, shape [slots, 9].
         kept: Where the activation is copied to, shape [rows, tokens, ...]; None where nothing is captured.
         dtype: The activations' number format.
         lease: Whose forward the data is for, one for all taps of a network.
-        rest: Strength, vectors and laws for everybody's forwards while the lease is out; None where they are to change nothing.
+        rest: Strength, vectors, readers and laws for everybody's forwards while the lease is out; None where they are to change nothing.
     """
 
     def __init__(
-        self, site: Site, strength: Tensor, vectors: Tensor, laws: Tensor, kept: Tensor | None, dtype: torch.dtype, lease: Lease
+        self, site: Site, strength: Tensor, vectors: Tensor, readers: Tensor, laws: Tensor, kept: Tensor | None, dtype: torch.dtype,
+        lease: Lease,
     ) -> None:  # fmt: skip
         self.site = site
         self.strength = strength
         self.vectors = vectors
+        self.readers = readers
         self.laws = laws
         self.kept = kept
         self.dtype = dtype
         self.lease = lease
-        self.rest: tuple[Tensor, Tensor, Tensor] | None = None
+        self.rest: tuple[Tensor, ...] | None = None
 
     @classmethod
     def at(cls, site: Site, near: Tensor, size: tuple[int, int], slots: int, *, is_copied: bool, lease: Lease) -> "Tap":
@@ -112,7 +145,8 @@ class Tap:
         # Half precision loses the small projection of a large activation.
         zeros = wide(near.new_zeros(0)).new_zeros
         tensors = (
-            zeros(*size, slots), zeros(slots, math.prod(site.sizes)), zeros(slots, len(Law._fields)),
+            zeros(*size, slots), zeros(slots, math.prod(site.sizes)), zeros(slots, math.prod(site.sizes)),
+            zeros(slots, len(Law._fields)),
             near.new_zeros(*size, *site.sizes) if is_copied else None,
         )  # fmt: skip
         return (InputTap if site.side == "input" else OutputTap)(site, *tensors, near.dtype, lease)
@@ -125,25 +159,32 @@ class Tap:
     @property
     def tensors(self) -> list[Tensor]:
         """Everything that the compiled code reads and writes."""
-        return [t for t in (self.strength, self.vectors, self.laws, self.kept) if t is not None]
+        return [*self.data, *([] if self.kept is None else [self.kept])]
+
+    @property
+    def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Strength, vectors, readers and laws."""
+        return self.strength, self.vectors, self.readers, self.laws
 
     def clear(self) -> None:
         """Empty every slot."""
         self.strength.zero_()
         self.vectors.zero_()
+        self.readers.zero_()
         self.laws.zero_()
 
-    def put(self, slot: int, vector: Tensor | None, law: Law) -> None:
+    def put(self, number: int, slot: Slot) -> None:
         """Fill a slot; it acts where its strength is not 0."""
-        if vector is not None:
-            self.vectors[slot] = vector.to(self.vectors)
-        self.laws[slot] = torch.tensor(law).to(self.laws)
+        if slot.vector is not None:
+            self.vectors[number] = slot.vector.to(self.vectors)
+            self.readers[number] = (slot.vector if slot.reader is None else slot.reader).to(self.readers)
+        self.laws[number] = torch.tensor(slot.law).to(self.laws)
 
     def passed(self, value: Any) -> Any:
         """What leaves the site, of what arrives there."""
         x = self.site.read(value)
         is_mine = torch.compiler.is_compiling() or self.lease.is_mine
-        data = (self.strength, self.vectors, self.laws) if is_mine else self.rest
+        data = self.data if is_mine else self.rest
         if self.slots and data is not None:
             x = self._changed(x, *data)
             value = self.site.write(value, x)
@@ -151,27 +192,28 @@ class Tap:
             self.kept[: x.shape[0], : x.shape[1]].copy_(x.detach())
         return value
 
-    def _changed(self, x: Tensor, strength: Tensor, vectors: Tensor, laws: Tensor) -> Tensor:
+    def _changed(self, x: Tensor, strength: Tensor, vectors: Tensor, readers: Tensor, laws: Tensor) -> Tensor:
         new = wide(x).flatten(2)
         for slot in range(self.slots):
             share = strength[: x.shape[0], : x.shape[1], slot, None]
-            new = _obeyed(new, share, vectors[slot], laws[slot])
+            new = _obeyed(new, share, vectors[slot], readers[slot], laws[slot])
         return new.to(x.dtype).view(x.shape)
 
     def __deepcopy__(self, memo: dict) -> "Tap":
         # A copy of the network is a network of its own, with data of its own.
         kept = None if self.kept is None else self.kept.clone()
-        tensors = (self.strength.clone(), self.vectors.clone(), self.laws.clone(), kept)
-        return type(self)(self.site, *tensors, self.dtype, Lease())
+        strength, vectors, readers, laws = (tensor.clone() for tensor in self.data)
+        return type(self)(self.site, strength, vectors, readers, laws, kept, self.dtype, Lease())
 
 
-def _obeyed(x: Tensor, share: Tensor, vector: Tensor, law: Tensor) -> Tensor:
+def _obeyed(x: Tensor, share: Tensor, vector: Tensor, reader: Tensor, law: Tensor) -> Tensor:
     """Activations under one law, shape [rows, tokens, width]; where the share is 0, as they were to the last bit."""
-    plain, times, capped, low, high, whole = law.unbind()
-    p = (x * vector).sum(dim=-1, keepdim=True)
+    plain, times, capped, low, high, whole, bias, active, threshold = law.unbind()
+    p = (x * reader).sum(dim=-1, keepdim=True) + bias
     held = torch.minimum(torch.maximum(p, low), high)
     # An addition reads nothing: the infinite projection of an infinite activation must not spread.
     read = torch.where((times != 0) | (capped != 0), times * p + capped * (held - p), 0.0)
+    read = read + torch.where((active != 0) & (p > threshold), active * p, 0.0)
     factor = torch.where(share == 1, whole, 1 + share * (whole - 1))
     return torch.where(share != 0, x * factor + share * (plain + read) * vector, x)
 

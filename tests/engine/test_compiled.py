@@ -13,6 +13,7 @@ from torch._dynamo.utils import counters
 
 import innerview as iv
 from innerview.errors import CaptureError, EditError
+from tests.dictionaries.made import dictionary
 from tests.networks import blocks, direction, hook_ids, ids, opened, ragged
 
 SITES = ["blocks.1.resid", "logits"]
@@ -113,6 +114,41 @@ def test_other_edits_are_data_too(model: iv.Model, backend: str) -> None:
     assert dict(counters["stats"]) == graphs and graphs["unique_graphs"] == 1
 
 
+def feature(architecture: str, n: int = 1) -> tuple[list[iv.Edit], iv.Dictionary]:
+    """Edits of features that are active at some of the tokens, and their dictionary."""
+    sae = dictionary(architecture, site="blocks.0.resid", seed=2)
+    told: list[int] = list(range(3, 3 + n))
+    return [sae.clamp(told, 40.0), sae.clamp(told, 0.0), sae.scale(told, 9.0), sae.ablate(told)], sae
+
+
+@pytest.mark.parametrize("architecture", ["relu", "jump_relu", "batch_top_k"])
+def test_a_feature_that_is_set_is_data_too(architecture: str) -> None:
+    model, x = opened("llama"), ids(3, 12)
+    edits, _ = feature(architecture)
+    plain = iv.capture(model, x, SITES)
+    wanted = [iv.capture(model, x, SITES, edits=[one]) for one in edits]
+    live = made(model, slots=2)
+    live.capture(x)
+    graphs = dict(counters["stats"])
+    for one, acts in zip(edits, wanted, strict=True):
+        live.set([one])
+        assert same(live.capture(x), acts, 1e-5), one.label
+        assert not torch.allclose(acts["logits"], plain["logits"], atol=1e-4), one.label
+    live.set([])
+    two = [edits[0], iv.Add(direction("blocks.0.resid"), 0.2)]
+    both = iv.capture(model, x, SITES, edits=two)
+    live.set(two)
+    assert same(live.capture(x), both, 1e-5) and dict(counters["stats"]) == graphs
+
+
+@pytest.mark.parametrize(("architecture", "n"), [("gated", 1), ("top_k", 1), ("relu", 2)])
+def test_features_that_take_more_than_one_reading_are_refused(architecture: str, n: int) -> None:
+    edits, _ = feature(architecture, n)
+    live = made(opened("gpt2"))
+    with pytest.raises(EditError, match="one feature that is set where it is read and competes with none"):
+        live.set(edits[:1])
+
+
 def test_one_edit_alone_is_the_live_one_to_the_last_bit(typed: iv.Model) -> None:
     x, d = ids(2, 5), direction("blocks.0.resid")
     edits = [
@@ -204,7 +240,7 @@ def test_what_compiled_taps_cannot_do_is_refused(model: iv.Model) -> None:
     for edits, message in (
         (
             [iv.Replace(d.vector, site="blocks.0.resid")],
-            r"a compiled network takes Add at one strength, ProjectOut, Scale and Cap, not",
+            r"takes Add at one strength, ProjectOut, Scale, Cap, and one feature that is set where it is read and competes with none, not",
         ),
         ([iv.Add(d, [1.0, 2.0])], r"a compiled network takes Add at one strength"),
         ([iv.Add(d, neurons=(1,))], r"on whole activations"),

@@ -55,20 +55,21 @@ def why_not(root: nn.Module) -> str | None:
     """Why a network's tokens are left to its own `generate`; None where they can be fed one by one."""
     if not isinstance(root, GenerationMixin):
         return f"{type(root).__name__} is no network of transformers"
-    config: Any = getattr(root, "config", None)
+    network: Any = root
+    config = getattr(root, "config", None)
     if getattr(config, "is_encoder_decoder", False):
         return "an encoder reads the prompt"
     own = _overridden(type(root)) or next((name for name in _CALLED if name in root.__dict__), None)
     if own is not None:
         return f"{type(root).__name__} has a {own} of its own"
-    if "mamba" in type(root).__name__.lower() or not root._supports_default_dynamic_cache():
+    if "mamba" in type(root).__name__.lower() or not network._supports_default_dynamic_cache():
         return f"{type(root).__name__} keeps what it has read in no cache of keys and values"
     if not {"attention_mask", "input_ids", "past_key_values"} <= _takes(type(root)) or "forward" in root.__dict__:
         return f"the forward of {type(root).__name__} takes no cache and mask by name"
     kind = getattr(getattr(root, "generation_config", None), "cache_implementation", None)
     if kind not in (None, "dynamic"):
         return f"its generation_config asks for a cache of the kind {kind!r}"
-    return "its code is not transformers' own" if root.is_remote_code() else None
+    return "its code is not transformers' own" if network.is_remote_code() else None
 
 
 def why_not_static(root: nn.Module) -> str | None:
@@ -109,7 +110,8 @@ class Caches:
         """An empty cache."""
         listed = self._free.get((rows, columns), [])
         cache = listed.pop() if listed else _static_cache(self._root, columns)
-        if cache.layers[0].is_initialized:
+        first: Any = cache.layers[0]
+        if first.is_initialized:
             # Zeros, not only a length of 0: a hidden infinity times a weight of 0 is no number.
             cache.reset()
         return cache
