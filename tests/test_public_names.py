@@ -14,6 +14,7 @@ NAMES = [
     "Page", "page", "Attention", "Panel", "panel", "TrainingMonitor", "Control", "Evidence", "EvidenceCard", "EvidenceError",
     "train_crosscoder", "train_cross_layer_transcoder", "JointTraining",
     "Label", "Labels", "label_features", "estimate_labels", "KnownLabels", "Endpoint", "CostEstimate",
+    "score_labels", "LabelScores", "Detection", "Fuzzing", "Correlation",
     "ActiveSubspace",
     "TanhJumpReLU",
     "DictionarySpec", "DictionaryTraining", "Optimization", "TrainingSettings", "train_dictionaries", "train_dictionary",

@@ -157,6 +157,11 @@ _HOMES = {
     "KnownLabels": "features.known_labels",
     "Endpoint": "features.endpoint",
     "CostEstimate": "features.asking",
+    "score_labels": "features.scoring",
+    "LabelScores": "features.label_scores",
+    "Detection": "features.label_tests",
+    "Fuzzing": "features.label_tests",
+    "Correlation": "features.label_tests",
     "OnText": "features.on_text",
     "feature_on_text": "features.on_text",
 }

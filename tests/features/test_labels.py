@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import innerview as iv
 from innerview.features.facts import Fact, Facts
@@ -17,6 +16,7 @@ from innerview.pocket.sentence import Label as SentenceLabel
 from innerview.pocket.sentence import Sentence
 from tests.features import made
 from tests.features.chat_server import Reply, said, serving
+from tests.features.planted import reading_words
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -245,16 +245,49 @@ def test_facts_hold_at_the_tokens_that_say_them_and_behind() -> None:
         Fact.from_dict({"kind": "smell", "concept": "x", "value": ""})
 
 
-def planted(model: iv.Model, words: list[list[str]]) -> iv.Dictionary:
-    """A dictionary of the embedding whose features each read some words, and one that is dead."""
-    rows = []
-    for listed in words:
-        ids = [model.tokenizer.convert_tokens_to_ids(word) for word in listed]
-        table = model.module.get_input_embeddings().weight.detach()
-        wanted = torch.zeros(len(table))
-        wanted[ids] = 1.0
-        rows.append(torch.linalg.lstsq(table, wanted[:, None]).solution[:, 0])
-    encoder = torch.stack([*rows, torch.zeros(model.d_model)])
-    bias = torch.tensor([-0.45] * len(rows) + [-1.0])
-    weights = iv.Weights(encoder, bias, encoder.clone() + 1e-3, torch.zeros(model.d_model))
-    return iv.Dictionary(weights, iv.ReLU(), iv.Manifest(False, iv.Normalisation(), site="embed", bos="absent", source="planted"))  # fmt: skip
+OTHER = Path(__file__).parents[2] / "training" / "lexicons" / "other.json"
+
+
+@pytest.mark.parametrize("lexicon", [None, OTHER], ids=["bundled", "other"])
+def test_a_feature_of_one_word_is_given_the_fact_that_says_it_and_a_dead_one_none(lexicon: Path | None) -> None:
+    known = iv.KnownLabels(lexicon, sentences=400)
+    model, own, words = reading_words(known)
+    board = iv.dashboard(own, model)
+    found = iv.label_features(board, known)
+    assert found.asked_for == (0, 1, 2, 3) and found.unlabelled == (3,) and len(found) == 3
+    for label, word in zip(found.labels, words, strict=True):
+        # Its token tells it wholly; a fact that holds at just the same tokens does too.
+        assert label.detail["f1_chosen"] == 1.0 and (word in label.text or label.detail["fact"]["kind"] == "word"), (
+            label
+        )
+        assert label.score is not None and label.score > 0.8
+        assert label.source == known.name and label.detail["n"] >= 5
+    frame = found.frame()
+    assert (
+        frame.loc[3, "label"] == ""
+        and np.isnan(frame.loc[3, "score"])
+        and frame.loc[0, "score"] == found.labels[0].score
+    )
+    assert board.with_labels(found)[1].label == found.labels[1]
+
+
+def test_another_lexicon_says_other_things() -> None:
+    own, known = iv.KnownLabels(sentences=150), iv.KnownLabels(OTHER, sentences=150)
+    assert known.name != own.name
+    sentences, others = ({one.text for one in each.drawn("held_out")} for each in (known, own))
+    # Sums have the same numbers in every world.
+    assert len(sentences & others) < 0.3 * len(sentences)
+    with pytest.raises(iv.FeatureError, match="no part of the stage 'none'"):
+        iv.KnownLabels(stage="none").drawn("train")
+
+
+def test_what_gives_no_labels_is_refused(board: iv.Dashboard) -> None:
+    bare = iv.dashboard(made.dictionary(), made.opened())
+    own = iv.Endpoint("http://localhost:1/v1", "m")
+    for given, by, message in (
+        (bare, own, "no texts were read"), (board, "gpt", r"iv.KnownLabels\(\) or iv.Endpoint"), (made.dictionary(), own, "features come from iv.dashboard"),
+    ):  # fmt: skip
+        with pytest.raises(iv.FeatureError, match=message):
+            iv.label_features(given, by, [5])
+    with pytest.raises(iv.DictionaryError, match="48"):
+        iv.label_features(board, own, [48])

@@ -1,6 +1,5 @@
 """Labels that a world of labelled sentences knows: for each feature the fact that tells it best."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,8 +186,3 @@ def fact_of(label: Label) -> Fact:
             f"the label {label.text!r:.80} of feature {label.feature} is words, and known labels judge facts; judge it with iv.Endpoint(...)"
         )
     return Fact.from_dict(told)
-
-
-def without_score(label: Label) -> Label:
-    """The label alone."""
-    return dataclasses.replace(label, score=None)

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from innerview.features.asking import CostEstimate, asked
 from innerview.features.dashboards import Dashboard
 from innerview.features.endpoint import Endpoint
 from innerview.features.known_labels import KnownLabels
-from innerview.features.prompting import Messages, label_of, naming
+from innerview.features.prompting import Messages, label_of, naming, written
 from innerview.features.records import Records
 from innerview.features.view import Label
+from innerview.where.spans import Reader
 
 PASSAGES = 12
 
@@ -146,8 +148,13 @@ def _questions(dashboard: Dashboard, by: Endpoint, chosen: Sequence[int], passag
         raise FeatureError(
             "an endpoint is shown passages, and no texts were read: iv.dashboard(dictionary, model, texts)"
         )
+    reader = Reader.of(owners(dashboard)[1].tokenizer)
     views = (dashboard[feature] for feature in chosen)
-    return {str(view.feature): naming(view, passages) for view in views if any(one.examples for one in view.stretches)}
+    return {
+        str(view.feature): naming(view, passages, partial(written, reader))
+        for view in views
+        if any(one.examples for one in view.stretches)
+    }
 
 
 def _job(dashboard: Dashboard, by: Endpoint, questions: dict[str, Messages]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from innerview.features.passages import STRONG
 from innerview.features.view import Example, FeatureView
+from innerview.where.spans import Reader
 
 Messages = list[dict[str, str]]
 MOST_LABEL = 200
-# A token counts as one that the feature is active on above this share of the strongest in its passage.
-STRONG = 0.3
 
 NAMING = (
     "You name what a feature of a neural network stands for. You are shown passages of text in which it was active: the words that it was active "
@@ -28,12 +28,13 @@ POINTING = (
 )
 
 
-def naming(view: FeatureView, most: int) -> Messages:
+def naming(view: FeatureView, most: int, spell: Callable[[Sequence[int]], list[str]]) -> Messages:
     """The question what a feature stands for.
 
     Args:
         view: The feature.
         most: Passages that are shown at most, the strongest and some from each stretch below.
+        spell: Gives the text of each token, as it is written among the others.
     """
     shown = _spread(view, most)
     largest = max((float(one.values.max()) for one in shown), default=1.0) or 1.0
@@ -41,7 +42,7 @@ def naming(view: FeatureView, most: int) -> Messages:
     for one in shown:
         top = float(one.values.max())
         strong = {place for place, value in enumerate(one.values.tolist()) if value > STRONG * top and value > 0}
-        lines.append(f"{max(1, round(10 * top / largest))}  {marked(one.words, strong)}")
+        lines.append(f"{max(1, round(10 * top / largest))}  {marked(spell(one.ids), strong)}")
     promoted = ", ".join(_plain(word.text) for word in view.promoted[:8])
     behind = f"\n\nWords that it makes more likely to come next: {promoted}" if promoted else ""
     return _chat(NAMING, "\n".join(lines) + behind)
@@ -76,6 +77,13 @@ def judging(label: str, passages: Sequence[str], *, is_pointing: bool) -> Messag
 
 def _chat(system: str, user: str) -> Messages:
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def written(reader: Reader, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text of all, the space before it included."""
+    text, spans = reader.layout(ids)
+    ends = [end for _, end in spans]
+    return [text[low:high] for low, high in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def marked(words: Sequence[str], strong: Collection[int]) -> str:
