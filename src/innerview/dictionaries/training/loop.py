@@ -21,6 +21,7 @@ from innerview.dictionaries.training.sources import Source
 from innerview.dictionaries.training.states import fingerprint, load_state, save_state
 from innerview.dictionaries.training.statistics import measured
 from innerview.dictionaries.training.windows import Batch
+from innerview.dictionaries.training.workers import Each, side_by_side
 from innerview.errors import DictionaryError
 from innerview.interrupts import Uninterrupted
 from innerview.opened import opened
@@ -148,7 +149,8 @@ class Loop:
     def _steps(self, batches: Iterator[Placed], n_steps: int, live: LiveTraining, *, is_shown: bool) -> None:
         saved = time.monotonic()
         size = self.settings.batch_tokens
-        with progress(n_steps, "training", "step", delay_s=2.0, is_shown=is_shown) as tick:
+        shown = progress(n_steps, "training", "step", delay_s=2.0, is_shown=is_shown)
+        with shown as tick, side_by_side(self._threads) as each:
             while self.done < n_steps and not self._is_stopping(live):
                 placed = next(batches, None)
                 if placed is None:
@@ -156,7 +158,7 @@ class Loop:
                 batch = placed[0]
                 # An interrupt waits for the step to end, so that weights and what is counted of them agree.
                 with Uninterrupted():
-                    self._step(batch, live)
+                    self._step(batch, live, each)
                     _, self.at_pass, self.first = placed
                 tick(1)
                 if self.done % self.settings.report_every == 0 or self.done == n_steps:
@@ -171,10 +173,16 @@ class Loop:
             return live.is_stopping
         return bool(self.processes.summed(torch.tensor([int(live.is_stopping)], device=self.settings.where())))
 
-    def _step(self, batch: Batch, live: LiveTraining) -> None:
+    @property
+    def _threads(self) -> int:
+        """Dictionaries that may take their steps side by side: all on a CPU, in order where processes speak to one another or a GPU queues."""
+        is_alone = self.processes.count == 1 and self.settings.where().type == "cpu"
+        return len(self.learners) if is_alone else 1
+
+    def _step(self, batch: Batch, live: LiveTraining, each: Each[Learner]) -> None:
         own = {site: self.processes.part(batch[site]) for site in self._sites}
-        for learner in self.learners:
-            learner.step(own, self.done, self.done * self.settings.batch_tokens)
+        seen = self.done * self.settings.batch_tokens
+        each(lambda learner: learner.step(own, self.done, seen), self.learners)
         self.done += 1
         live.step, live.tokens = self.done, self.done * self.settings.batch_tokens
         self.recent.append({site: batch[site] for site in self._sites})
