@@ -1,12 +1,15 @@
 """What one pass counts of every feature, against the same by hand from a plain hook's activations, row by row."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import innerview as iv
+from innerview.features.best import Best
 from innerview.features.spread import PER_OCTAVE
 from tests.features import made
 from tests.networks import blocks
@@ -262,6 +265,39 @@ def test_an_interrupt_leaves_what_was_read_and_a_folder_goes_on(tmp_path: Path) 
     assert torch.equal(on.profile.counts, whole.profile.counts)
     np.testing.assert_allclose(on.together.values, whole.together.values, rtol=1e-5)
     np.testing.assert_allclose(on.neurons.values, whole.neurons.values, atol=1e-4)
+
+
+def test_an_interrupt_while_chunks_are_counted_counts_the_chunk_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, own, rows = made.opened(), made.dictionary(k=5), made.corpus()
+    whole = iv.feature_statistics(model, own, rows, chunk_tokens=96)
+    offer, count = Best.offer, iter(range(1000))
+
+    def struck(best: Best, *given: object) -> None:
+        if next(count) == 5:
+            signal.raise_signal(signal.SIGINT)
+        offer(best, *given)
+
+    monkeypatch.setattr(Best, "offer", struck)
+    part = iv.feature_statistics(model, own, rows, chunk_tokens=96, folder=tmp_path)
+    assert not part.is_whole and int(part.spread.count.sum()) == 5 * part.n_tokens
+    monkeypatch.undo()
+    on = iv.feature_statistics(model, own, rows, chunk_tokens=96, folder=tmp_path)
+    assert torch.equal(on.spread.bins, whole.spread.bins) and torch.equal(on.sample.places, whole.sample.places)
+
+
+def test_texts_may_come_one_by_one_as_a_column_or_alone() -> None:
+    model, own = made.opened(), made.dictionary(k=5)
+    texts = [f"w{i} w{i + 1} w5 w{2 * i}" for i in range(25)]
+    wanted = iv.feature_statistics(model, own, texts).frame().to_numpy()
+    rows = [list(model.tokenizer(text)["input_ids"]) for text in texts]
+    for given in ((text for text in texts), pd.Series(texts), tuple(texts), rows, torch.tensor(rows), np.array(rows)):
+        np.testing.assert_allclose(iv.feature_statistics(model, own, given).frame().to_numpy(), wanted)
+    assert iv.feature_statistics(model, own, texts[3]).n_tokens == 4
+    assert iv.feature_statistics(model, own, rows[3]).n_tokens == 4
+    with pytest.raises(iv.TextError, match="no prompt in an empty list"):
+        iv.feature_statistics(model, own, [])
 
 
 def test_a_folder_of_another_pass_or_a_damaged_one_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Texts as rows that a network reads, each once, one behind another in one tensor."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from innerview.models.model import Model
 
 # Rows of like length run together, but only among so many neighbours: a pass that is stopped has then read texts as they come.
 NEIGHBOURS = 512
+READ_TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +48,17 @@ class Corpus:
 
         Args:
             model: The network that reads them; texts longer than its context are cut.
-            texts: Texts, chats, or rows of ids.
+            texts: Texts, chats, or rows of ids; what gives them one by one is read to its end.
             reads_bos: Whether a special token at the front of a row counts.
         Raises:
             TextError: They cannot be read.
         """
-        listed = list(texts) if isinstance(texts, Iterator) else texts
         rows: list[list[int]] = []
         seen: set[bytes] = set()
         origin: list[tuple[int, int]] = []
         n_texts = n_twice = 0
-        for nth, whole in enumerate(whole_rows(model, listed)):
-            n_texts += 1
+        for whole in (row for some in _batches(texts) for row in whole_rows(model, some)):
+            nth, n_texts = n_texts, n_texts + 1
             for first, row in _pieces(model, whole):
                 key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
                 n_twice += key in seen
@@ -128,6 +128,20 @@ def checked_dictionary(dictionary: Any) -> Dictionary:
     raise FeatureError(
         f"features are read from a Dictionary, not from {type(dictionary).__name__}: {dictionary!r:.60}; iv.load_dictionary gives one"
     )
+
+
+def _batches(texts: Any) -> Iterator[Any]:
+    """Texts some at a time: read together, all would be padded to the longest."""
+    if isinstance(texts, Tensor):
+        yield from texts.split(READ_TOGETHER) if texts.ndim == 2 and len(texts) else (texts,)
+        return
+    listed = texts.tolist() if hasattr(texts, "tolist") else list(texts) if isinstance(texts, Iterator) else texts
+    is_many = isinstance(listed, (list, tuple)) and len(listed) > 0 and not isinstance(listed[0], (int, Mapping))
+    if not is_many:
+        yield listed
+        return
+    for start in range(0, len(listed), READ_TOGETHER):
+        yield list(listed[start : start + READ_TOGETHER])
 
 
 def _pieces(model: Model, row: list[int]) -> Iterator[tuple[int, list[int]]]:

@@ -109,9 +109,8 @@ def _labels(said: Fields, n_features: int) -> dict[int, Label]:
         fields = Fields.of(f"{SAID}: labels[{nth}]", one)
         score = fields.values.get("score")
         number = checked_feature(fields.whole("feature", least=0), n_features)
-        made[number] = Label(
-            number, fields.text("text"), None if score is None else fields.number("score"), fields.text("source")
-        )
+        told = None if score is None else fields.number("score")
+        made[number] = Label(number, fields.text("text"), told, fields.text("source"), fields.inner("detail").values)
     return made
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from innerview.capturing import capture
 from innerview.dictionaries.codes import Codes
 from innerview.dictionaries.dictionary import Dictionary
+from innerview.errors import FeatureError
 from innerview.features.best import Best, random_keys, value_keys
 from innerview.features.corpus import Corpus
 from innerview.features.neurons import Correlating
@@ -18,6 +19,7 @@ from innerview.features.seen import Seen
 from innerview.features.spread import Spread
 from innerview.features.tallies import Tallies
 from innerview.features.together import Together
+from innerview.interrupts import Uninterrupted
 from innerview.models.model import Model
 
 BEFORE, BEHIND = 23, 8
@@ -98,6 +100,10 @@ class Pass:
             seed: Of the draw.
             neurons: Activations of the neurons to correlate with.
         """
+        if len(codes.shape) != 2:
+            raise FeatureError(
+                f"codes of tokens {list(codes.shape)} have several at a position, as where a block carries several streams; give a dictionary of one"
+            )
         device, width = codes.tokens.device, codes.shape[1]
         rows = torch.tensor(group)
         starts, lengths = corpus.starts[rows], corpus.starts[rows + 1] - corpus.starts[rows]
@@ -110,10 +116,12 @@ class Pass:
         tokens, features, values = codes.tokens[kept], codes.features[kept], codes.values[kept]
         numbers = rows.to(device)[tokens // width]
         seen = Seen.sorted(features, place[tokens], numbers, values, codes.n_features, int(counts.sum()))
-        self._count(seen, seed, place[counts], corpus)
-        if self.correlating is not None and neurons is not None:
-            self._correlate(seen, neurons, place, counts)
-        self.done += 1
+        # Counted whole or not at all: what an interrupt leaves is gone on with.
+        with Uninterrupted():
+            self._count(seen, seed, place[counts], corpus)
+            if self.correlating is not None and neurons is not None:
+                self._correlate(seen, neurons, place, counts)
+            self.done += 1
 
     def _count(self, seen: Seen, seed: int, read: Tensor, corpus: Corpus) -> None:
         self.spread.add(seen)

@@ -124,7 +124,14 @@ def whole_text(text: str) -> str:
 def _plain_label(label: Label) -> dict[str, Any]:
     score = None if label.score is None or not math.isfinite(label.score) else float(label.score)
     text, source = whole_text(label.text), whole_text(label.source)
-    return {"feature": label.feature, "text": text, "score": score, "source": source}
+    return {"feature": label.feature, "text": text, "score": score, "source": source, "detail": _plain(label.detail)}
+
+
+def _plain(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON takes of a label's detail."""
+    kinds = (str, int, bool, type(None))
+    held = {str(k): whole_text(v) if isinstance(v, str) else v for k, v in detail.items()}
+    return {k: v for k, v in held.items() if isinstance(v, kinds) or (isinstance(v, float) and math.isfinite(v))}
 
 
 def write_table(statistics: FeatureStatistics, table: pd.DataFrame, spell: Callable[[int], str], path: Path) -> bool:

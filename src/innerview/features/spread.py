@@ -56,7 +56,10 @@ class Spread:
         self.count += torch.bincount(seen.features, minlength=len(self.count))
         self.total.index_add_(0, seen.features, seen.values.to(self.total.dtype))
         self.most.scatter_reduce_(0, seen.features, seen.values, "amax")
-        size = ((seen.values.clamp(min=1e-30).log2() - self.floor) * PER_OCTAVE).floor().long().clamp_(0, BINS - 1)
+        # A dictionary with negative codes has them counted by their size.
+        size = (
+            ((seen.values.abs().clamp(min=1e-30).log2() - self.floor) * PER_OCTAVE).floor().long().clamp_(0, BINS - 1)
+        )
         where = seen.features * BINS + size
         self.bins.view(-1).index_add_(0, where, torch.ones_like(where, dtype=torch.int32))
 

@@ -20,7 +20,7 @@ from innerview.features.corpus import Corpus, checked_dictionary, reads_bos
 from innerview.features.examples import stretches_of
 from innerview.features.kept import Kept
 from innerview.features.neurons import MOST_UNASKED, neuron_site
-from innerview.features.passing import Pass
+from innerview.features.passing import BEFORE, BEHIND, Pass
 from innerview.features.profile import Profile
 from innerview.features.resuming import Saver, fingerprint
 from innerview.features.spread import Spread
@@ -30,8 +30,10 @@ from innerview.models.model import Model
 from innerview.progress import progress as bar
 
 CHUNK_TOKENS = 8192
-# Codes kept of each feature: the strongest, one a row, and a uniform draw of all, whose ranks are true quantiles.
-TOP, SAMPLE = 16, 32
+# Codes kept of each feature: the strongest, one a row, and a uniform draw of all, whose ranks are true quantiles. Fewer of very many
+# features, so that the text around them takes at most 1 GiB until a million.
+TOP, SAMPLE, LEAST = 16, 32, 4
+MOST_HELD = 1 << 28
 QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 MOST_BINS = 40
 PARTNERS, TOKENS = 10, 10
@@ -181,8 +183,8 @@ def feature_statistics(
     dictionary: Dictionary,
     corpus: Any,
     *,
-    top: int = TOP,
-    sample: int = SAMPLE,
+    top: int | None = None,
+    sample: int | None = None,
     together: bool = True,
     tokens: bool = True,
     neurons: bool | None = None,
@@ -200,8 +202,8 @@ def feature_statistics(
         model: The network.
         dictionary: A dictionary of one of its sites.
         corpus: Texts, chats, or rows of ids.
-        top: Strongest examples that are kept of each feature.
-        sample: Activations that are drawn of each feature, uniformly.
+        top: Strongest examples that are kept of each feature; 16, or fewer beyond 170,000 features, when None.
+        sample: Activations that are drawn of each feature, uniformly; twice as many when None.
         together: Count which features are active at the same tokens.
         tokens: Count which tokens each feature is active on.
         neurons: Correlate with the neurons of the same layer; where features × neurons are few when None.
@@ -214,6 +216,9 @@ def feature_statistics(
         TextError: The corpus cannot be read.
     """
     own = checked_dictionary(dictionary)
+    room = MOST_HELD // (own.n_features * (BEFORE + 1 + BEHIND) * 3)
+    top = max(LEAST, min(TOP, room)) if top is None else top
+    sample = max(2 * LEAST, min(SAMPLE, 2 * room)) if sample is None else sample
     for name, given in (("top", top), ("sample", sample), ("chunk_tokens", chunk_tokens)):
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise FeatureError(f"{name} is a whole number from 1, not {given!r}")
