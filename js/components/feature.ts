@@ -53,10 +53,10 @@ export interface FeatureWire {
   nearest: PartnersWire;
   together: PartnersWire;
   neurons: PartnersWire;
-  fired_on: { texts: string[]; ids: Packed; shares: Packed; means: Packed };
+  fired_on: { texts: string[]; ids: Packed; n: Packed; of: Packed; shares: Packed; means: Packed };
   /** The dictionary in a few words; empty where only its name is known. */
   about: string;
-  live: { read: boolean; go: boolean; steer: boolean };
+  live: { read: boolean; go: boolean; steer: boolean; effects: boolean };
 }
 
 /** What a person typed, read: its words and the feature at each; or why it could not be read. */

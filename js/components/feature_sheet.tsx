@@ -24,6 +24,8 @@ export interface Sheet {
   told: Signal<Status>;
   open(feature: number): void;
   steer(): void;
+  /** Measure what is lost in the examples without the feature. */
+  effects(): void;
 }
 
 /** What a sheet can be asked, in a notebook of Python and on a page of the other widgets. */
@@ -59,6 +61,10 @@ export function useSheet(sync: Sync, bus: Bus | undefined): Sheet {
       }
       asked.value = feature;
       sync.ask("go", { feature }).catch((error: Error) => fail(error.message));
+    },
+    effects() {
+      told.value = FIRST_WORD;
+      sync.ask("effects").catch((error: Error) => fail(error.message));
     },
     steer() {
       told.value = FIRST_WORD;
@@ -96,6 +102,14 @@ export function SheetVerbs({ sync, sheet }: { sync: Sync; sheet: Sheet }) {
             { value: "effect", label: "loss effect", why: "shade tokens by the rise of the next token's loss when the feature is taken out" },
           ]}
           onPick={(value) => sync.put("shade", value)}
+        />
+      )}
+      {!page && !view.examples.effects && view.examples.words.length > 0 && (
+        <Verb
+          label="measure loss"
+          why={view.live.effects ? "run the examples with the feature taken out: the rise of each next token's loss" : "there is no network to run the examples in"}
+          disabled={!view.live.effects}
+          onAct={() => sheet.effects()}
         />
       )}
       {!page && (

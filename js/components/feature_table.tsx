@@ -164,8 +164,8 @@ function Cells({ row, names, hasLabels, isSelected, onToggle, onLike }: CellsPro
         {row.feature.toLocaleString("en-US")}
       </span>
       {hasLabels && (
-        <bdi role="gridcell" class="iv-row-label" title={row.label}>
-          {row.label ? readable(row.label) : ""}
+        <bdi role="gridcell" class={row.label ? "iv-row-label" : "iv-row-label iv-row-hint"} title={row.label || (row.hint && `no label; fires on ${row.hint}`)}>
+          {row.label ? readable(row.label) : row.hint ? readable(row.hint) : ""}
         </bdi>
       )}
       {numbers.map((name, i) => (

@@ -19,6 +19,8 @@ export interface RowsWire {
   features: Packed;
   values: Packed;
   labels: string[];
+  /** What features fire on, for those without a label. */
+  hints: string[];
 }
 
 export interface FirstRows extends RowsWire {
@@ -29,6 +31,7 @@ export interface BrowserAbout {
   n_features: number;
   columns: string[];
   n_labels: number;
+  has_hints: boolean;
   n_tokens: number | null;
   directions: string[];
   can_compare: boolean;
@@ -42,6 +45,7 @@ export interface BrowserAbout {
 export interface Row {
   feature: number;
   label: string;
+  hint: string;
   /** Number by column, similarity last where features are compared. */
   values: number[];
 }
@@ -55,6 +59,7 @@ export function rowsOf(wire: RowsWire): Row[] {
   return Array.from(features, (feature, i) => ({
     feature,
     label: wire.labels[i]!,
+    hint: wire.hints[i] ?? "",
     values: Array.from({ length: shape[0]! }, (_, column) => data[column * width + i]!),
   }));
 }
@@ -119,7 +124,7 @@ export function findSaved(first: FirstRows, columns: string[], query: Query): Ro
   const bound = (value: number | null) => (value === null ? null : Math.fround(value));
   const [low, high, cosine] = [bound(query.low), bound(query.high), bound(query.cosine)];
   const found = rowsOf(first).filter((row) => {
-    if (wanted && !row.label.toLowerCase().includes(wanted) && String(row.feature) !== bare) return false;
+    if (wanted && ![row.label, row.hint].some((told) => told.toLowerCase().includes(wanted)) && String(row.feature) !== bare) return false;
     if (density >= 0 && low !== null && !(row.values[density]! >= low)) return false;
     if (density >= 0 && high !== null && !(row.values[density]! <= high)) return false;
     return cosine === null || !compares(query) || row.values[similarity]! >= cosine;
@@ -149,6 +154,7 @@ function packed(rows: Row[], like: RowsWire): RowsWire {
     features: { data: Int32Array.from(rows, ({ feature }) => feature).buffer, dtype: "int32", shape: [rows.length] },
     values: { data: values.buffer, dtype: "float32", shape: [height, rows.length] },
     labels: rows.map(({ label }) => label),
+    hints: rows.map(({ hint }) => hint),
   };
 }
 

@@ -27,10 +27,12 @@ export function FiredOn({ on }: { on: FeatureWire["fired_on"] }) {
   const shares = unpack(on.shares).data;
   const ids = unpack(on.ids).data;
   const means = unpack(on.means).data;
+  const n = unpack(on.n).data;
+  const of = unpack(on.of).data;
   return (
     <ol class="iv-written-words">
       {on.texts.map((text, i) => (
-        <li key={i} title={`id ${ids[i]}, mean activation ${digits(means[i]!)}`}>
+        <li key={i} title={[`id ${ids[i]}`, of[i] ? `${n[i]} of its ${of[i]} times` : `${n[i]} times`, `mean activation ${digits(means[i]!)}`].join(", ")}>
           <Token text={text} />
           <span class="iv-written-bar">
             <i class="iv-bar-share" style={{ width: `${shares[i]! * 100}%` }} />

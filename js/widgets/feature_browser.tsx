@@ -125,7 +125,7 @@ function FeatureBrowser({ sync, theme, bus, root }: Scene) {
             query={rows.value.query}
             selected={selected.value}
             shown={view?.feature ?? null}
-            hasLabels={about.n_labels > 0}
+            hasLabels={about.n_labels > 0 || about.has_hints}
             onSort={sort}
             onOpen={open}
             onToggle={toggle}
@@ -169,8 +169,8 @@ function Filters({ about, query, disabled, onChange }: FilterProps) {
       <input
         class="iv-field iv-filter-text"
         type="search"
-        aria-label="search labels, or a feature's number"
-        placeholder={about.n_labels ? "search labels, or a number" : "a feature's number"}
+        aria-label="search labels and words, or a feature's number"
+        placeholder={about.n_labels || about.has_hints ? "search labels and words, or a number" : "a feature's number"}
         value={query.text}
         maxLength={200}
         onInput={(event) => onChange({ text: event.currentTarget.value })}

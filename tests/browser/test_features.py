@@ -122,12 +122,12 @@ def test_a_partner_opens_its_page(page: Page) -> None:
 
 def test_a_row_of_the_browser_opens_the_page_of_the_same_dictionary(page: Page) -> None:
     table = cell(page, "browser")
-    table.get_by_label("search labels, or a feature's number").fill("seven")
+    table.get_by_label("search labels and words, or a feature's number").fill("seven")
     expect(table.locator("[data-row]")).to_have_count(1)
     table.locator("[data-row] .iv-row-label").click()
     expect(cell(page, "page").locator("h3")).to_have_text("Feature 7 · seven")
     assert table.locator(".iv-browser-page").count() == 0
-    table.get_by_label("search labels, or a feature's number").fill("")
+    table.get_by_label("search labels and words, or a feature's number").fill("")
     expect(table.locator("[data-row='5']")).to_be_visible()
 
 
@@ -155,7 +155,7 @@ def test_a_hundred_thousand_rows_scroll_and_find(page: Page) -> None:
     expected = told(page, "int(many.found()[60003])")
     assert row.locator(".iv-row-number").inner_text() == f"{expected:,}"
     assert many.locator("[data-row]").count() < 60
-    many.get_by_label("search labels, or a feature's number").fill("word 4711")
+    many.get_by_label("search labels and words, or a feature's number").fill("word 4711")
     expect(many).to_contain_text("11 of 100,000 features")
 
 
@@ -268,10 +268,10 @@ def test_on_a_page_from_the_disk_the_widgets_are_alive_and_linked(
     second = number(pages.nth(1).locator("h3").inner_text())
     pages.first.locator("ul[aria-label^=nearest] button").first.click()
     expect(pages.nth(1)).to_be_focused()
-    table.get_by_label("search labels, or a feature's number").fill(str(second))
+    table.get_by_label("search labels and words, or a feature's number").fill(str(second))
     table.locator(".iv-row-number").get_by_text(str(second), exact=True).click()
     expect(pages.nth(1)).to_be_focused()
-    table.get_by_label("search labels, or a feature's number").fill("seven")
+    table.get_by_label("search labels and words, or a feature's number").fill("seven")
     table.locator("[data-row]").first.click()
     expect(table).to_contain_text("the page of feature 7 is not on this page")
 

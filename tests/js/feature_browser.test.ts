@@ -16,6 +16,7 @@ function rows(start: number, count: number, total = TOTAL): RowsWire {
     features: pack(features, "int32", [count]),
     values: pack(values, "float32", [2, count]),
     labels: features.map((i) => (i % 3 ? `word ${i}` : "")),
+    hints: features.map((i) => (i === 3 ? " hint" : "")),
   };
 }
 
@@ -25,6 +26,7 @@ function traits(more: Record<string, unknown> = {}) {
       n_features: TOTAL,
       columns: ["density", "max"],
       n_labels: 66_666,
+      has_hints: true,
       n_tokens: 1000,
       directions: ["good mood"],
       can_compare: true,
@@ -128,8 +130,8 @@ describe("the table of all features", () => {
     const model = new FakeModel(traits());
     const el = await draw(model);
     const field = (label: string) => el.querySelector<HTMLInputElement>(`[aria-label="${label}"]`)!;
-    field("search labels, or a feature's number").value = "days";
-    field("search labels, or a feature's number").dispatchEvent(new Event("input"));
+    field("search labels and words, or a feature's number").value = "days";
+    field("search labels and words, or a feature's number").dispatchEvent(new Event("input"));
     field("least density, percent").value = "0.5";
     field("least density, percent").dispatchEvent(new Event("change"));
     field("largest density, percent").value = "nonsense";
@@ -205,6 +207,7 @@ describe("rows", () => {
       return Array.from({ length: found.total }, (_, i) => found.at(i)!.feature);
     };
     expect(find({ text: "WORD 5" })).toEqual([5, 50, 52, 53, 55, 56, 58, 59]);
+    expect(find({ text: "HINT" })).toEqual([3]);
     expect(find({ text: "51" })).toEqual([51]);
     expect(find({ low: 0.9 })).toEqual([0, 1, 2, 3, 4, 5, 6]);
     expect(find({ sort: "max", descending: false }).slice(-6).every((i) => i % 10 === 7)).toBe(true);

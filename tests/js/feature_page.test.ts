@@ -14,7 +14,7 @@ function view(more: Record<string, unknown> = {}): any {
     }
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, walk(inner)]));
   };
-  return { ...walk(golden), live: { read: true, go: true, steer: true }, n_features: 48, ...more };
+  return { ...walk(golden), live: { read: true, go: true, steer: true, effects: true }, n_features: 48, ...more };
 }
 
 function traits(more: Record<string, unknown> = {}) {

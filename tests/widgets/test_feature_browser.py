@@ -62,6 +62,16 @@ def test_a_search_finds_parts_of_labels_whatever_their_case_and_numbers(browser:
     assert browser.found().tolist() == [12345]
 
 
+def test_a_feature_without_a_label_is_known_and_found_by_what_it_fires_on(model: iv.Model) -> None:
+    board = dashboard(model, labels={0: "zero"})
+    browser = iv.FeatureBrowser(board)
+    fires_on = board.frame(words=True)["fires_on"]
+    browser.query = query(text=fires_on[3])
+    assert 3 in browser.found()
+    page = browser._table.rows(Query(), 0, 4)
+    assert page["labels"][0] == "zero" and page["hints"][3] == fires_on[3]
+
+
 def test_density_filters_on_both_sides(browser: iv.FeatureBrowser, frame: pd.DataFrame) -> None:
     browser.query = query(low=0.1, high=0.2)
     density = frame["density"].astype(np.float32)

@@ -45,7 +45,7 @@ def test_columns_cross_whole_and_large_ones_when_they_are_asked_for(
 def test_a_point_opens_the_page_of_its_feature(model: iv.Model, listen: Callable, ask: Callable) -> None:
     board = dashboard(model)
     page, shown = iv.FeaturePage(board, 1), iv.FeatureMap(board)
-    assert links.sharing("show_feature", model, board.dictionary) == [page]
+    assert links.sharing("show_feature", model, links.key_of(board.dictionary)) == [page]
     assert ask(shown, listen(shown), {"id": 1, "kind": "follow", "feature": 6})[0]["ok"] == {"feature": 6}
     page.wait()
     assert page.feature == 6

@@ -98,11 +98,22 @@ def test_of_many_jobs_the_newest_and_the_first_alone_are_run() -> None:
 def test_a_view_alone_cannot_go_on_and_says_what_can(listen: Callable, ask: Callable) -> None:
     page = iv.FeaturePage(view())
     comm = listen(page)
-    assert page.view["live"] == {"read": False, "go": False, "steer": False}
+    assert page.view["live"] == {"read": False, "go": False, "steer": False, "effects": False}
     assert (
         "iv.dashboard(dictionary, model, texts)" in ask(page, comm, {"id": 1, "kind": "go", "feature": 3})[0]["error"]
     )
     assert "give it with dictionary=" in ask(page, comm, {"id": 2, "kind": "steer"})[0]["error"]
+
+
+def test_what_is_lost_without_the_feature_is_measured_on_demand(board: Any, listen: Callable, ask: Callable) -> None:
+    page = iv.FeaturePage(board, 5)
+    assert page.view["examples"]["effects"] is None
+    assert ask(page, listen(page), {"id": 1, "kind": "effects"})[0] == {"id": 1, "ok": {}}
+    page.wait()
+    expected = board.effects(5).stretches[0].examples[0].effects
+    crossed = wire.unpack(page.view["examples"]["effects"])[: len(expected)]
+    assert np.allclose(crossed, expected, equal_nan=True) and np.isfinite(crossed).any()
+    assert page.status["state"] == "ready"
 
 
 def test_what_has_no_page_is_refused(board: Any) -> None:

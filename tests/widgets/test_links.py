@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,7 +64,15 @@ def test_a_feature_clicked_in_a_browser_opens_in_the_page_of_the_same_dictionary
 def test_a_dictionary_that_was_measured_is_still_the_same(model: iv.Model, own: iv.Dictionary) -> None:
     measured = own.measured(iv.capture(model, "some text", own.site))
     page = iv.FeaturePage(dashboard(model, measured), 1)
-    assert links.open_feature(model, own, 4) is page
+    assert links.open_feature(model, links.key_of(own), 4) is page
+
+
+def test_what_was_read_from_files_is_linked_by_what_it_was_read_into(board: Any, tmp_path: Path) -> None:
+    bare = iv.load_dashboard(board.save(tmp_path / "saved"))
+    page, browser, other = iv.FeaturePage(bare, 1), iv.FeatureBrowser(bare), iv.FeaturePage(board, 1)
+    assert browser.do_follow({"feature": 5}) == {"feature": 5, "here": False}
+    page.wait()
+    assert (page.feature, other.feature) == (5, 1)
 
 
 def test_a_page_sends_its_feature_to_steer_as_a_row_of_one_step(
@@ -148,9 +157,9 @@ def test_without_a_dictionary_at_hand_a_token_says_what_opens_one(
 
 def test_a_closed_widget_is_linked_no_more_and_nothing_is_held(model: iv.Model, board: Any, own: iv.Dictionary) -> None:
     page = iv.FeaturePage(board, 1)
-    assert links.sharing("show_feature", model, own) == [page]
+    assert links.sharing("show_feature", model, links.key_of(own)) == [page]
     page.close()
-    assert links.sharing("show_feature", model, own) == []
+    assert links.sharing("show_feature", model, links.key_of(own)) == []
     held = weakref.ref(own.weights)
     assert links.dictionaries_of(model) == []
     assert held() is not None

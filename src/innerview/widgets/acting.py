@@ -106,7 +106,7 @@ class OpensActing(Widget):
         if one is None:
             raise WidgetError("the dictionary of these features is gone; choose the token again")
         feature = whole(message.get("feature"), 0, one.n_features - 1)
-        links.open_feature(self.linked_model(), one, feature)
+        links.open_feature(self.linked_model(), links.key_of(one), feature)
         return {"feature": feature}
 
     def linked_model(self) -> Model | None:

@@ -14,7 +14,7 @@ from innerview.features.nearest import all_cosines
 from innerview.models.model import Model
 from innerview.widgets import links, wire
 from innerview.widgets.base import plain, whole
-from innerview.widgets.feature_sheet import FeatureSheet, about, source_parts
+from innerview.widgets.feature_sheet import FeatureSheet, identity, source_parts
 from innerview.widgets.feature_table import FeatureTable, Query, checked_selection
 from innerview.widgets.newest import Newest
 from innerview.widgets.static_page import Saved
@@ -23,6 +23,8 @@ PAGE_ROWS = 500
 FIRST_ROWS = 100
 SAVED_ROWS = 2000
 TABLE_ROWS = 40
+# Beyond this, spelling the words of every feature takes longer than a table should.
+WORDED_ROWS = 50_000
 
 
 class FeatureBrowser(FeatureSheet):
@@ -53,16 +55,18 @@ class FeatureBrowser(FeatureSheet):
         self, shown: Any, *, directions: Sequence[Direction] | Direction = (), model: Model | None = None,
         dictionary: Dictionary | None = None,
     ) -> None:  # fmt: skip
-        source, own_model, own_dictionary = source_parts(shown, model, dictionary)
+        _, own_model, own_dictionary = source_parts(shown, model, dictionary)
         self._directions = [directions] if isinstance(directions, Direction) else list(directions)
-        self._dictionary = own_dictionary
+        self._model, self._dictionary = own_model, own_dictionary
+        # A bare table gives rows, and no pages.
+        self._source = shown if hasattr(shown, "__getitem__") and not isinstance(shown, pd.DataFrame) else None
         self._check_directions()
         self._table = FeatureTable(frame_of(shown), self._similarity)
         self._finding = Newest("innerview-find")
         query = Query("density", True) if "density" in self._table.columns else Query()
         super().__init__(
             None,
-            source if hasattr(source, "__getitem__") and not isinstance(source, pd.DataFrame) else None,
+            self._source,
             own_model,
             own_dictionary,
             about=self._about(shown),
@@ -132,7 +136,8 @@ class FeatureBrowser(FeatureSheet):
     def do_follow(self, message: dict[str, Any]) -> dict[str, Any]:
         """Open a feature in its page, else beneath the table."""
         feature = self._checked(whole(message.get("feature"), 0, self._last()))
-        pages = links.sharing("show_feature", self._model, self._dictionary) if self._dictionary is not None else []
+        key = links.key_of(self._dictionary, self._source)
+        pages = [] if key is None else links.sharing("show_feature", self._model, key)
         page = next((one for one in pages if one.is_page), None)
         if page is None:
             self._go(feature)
@@ -172,27 +177,24 @@ class FeatureBrowser(FeatureSheet):
         return f"{self._table.n_features:,} features" + (f" · {where}" if where else "")
 
     def _label(self, feature: int) -> str:
-        said = self._table.labels[feature]
+        said = self._table.labels[feature] or self._table.hint(feature)
         return wire.visible(said) if said else ""
 
     def _last(self) -> int:
         return self._table.n_features - 1
 
     def _about(self, shown: Any) -> dict[str, Any]:
-        site = "" if self._dictionary is None else self._dictionary.manifest.site or ""
         statistics = getattr(shown, "statistics", None)
         return {
             "n_features": self._table.n_features,
             "columns": list(self._table.names),
             "n_labels": sum(map(bool, self._table.labels)),
+            "has_hints": self._table.has_hints,
             "n_tokens": getattr(statistics, "n_tokens", None),
             "directions": [wire.sendable(direction.name) for direction in self._directions],
             "can_compare": self._dictionary is not None,
-            "model": wire.sendable(getattr(getattr(shown, "model", None), "name", "") or ""),
-            "site": site,
-            "dictionary": "" if self._dictionary is None else wire.sendable(repr(self._dictionary)),
-            "about": about(self._dictionary),
-            "opens": self._dictionary is not None,
+            **identity(shown, self._model, self._dictionary),
+            "opens": self._source is not None,
         }
 
     def _check_directions(self) -> None:
@@ -250,4 +252,5 @@ def frame_of(shown: Any, name: str = "FeatureBrowser") -> pd.DataFrame:
             f"{name} takes a dashboard or a table of one row a feature, not {type(shown).__name__}; "
             f"try iv.{name}(iv.dashboard(dictionary, model, texts))"
         )
-    return shown.frame()
+    is_small = hasattr(shown, "__len__") and len(shown) <= WORDED_ROWS
+    return shown.frame(words=True) if is_small else shown.frame()

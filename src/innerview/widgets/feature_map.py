@@ -13,7 +13,7 @@ from innerview.models.model import Model
 from innerview.widgets import links, wire
 from innerview.widgets.base import Widget, choice, whole
 from innerview.widgets.feature_browser import frame_of
-from innerview.widgets.feature_sheet import about, source_parts
+from innerview.widgets.feature_sheet import identity, source_parts
 from innerview.widgets.feature_table import FeatureTable, Query, checked_selection
 
 LABEL_BYTES = 300_000
@@ -51,9 +51,10 @@ class FeatureMap(Widget):
         self, shown: Any, *, layout: Layout | None = None, points: Any = None, dictionary: Dictionary | None = None,
         model: Model | None = None,
     ) -> None:  # fmt: skip
-        _, self._model, self._dictionary = source_parts(shown, model, dictionary)
+        self._source, self._model, self._dictionary = source_parts(shown, model, dictionary)
         frame = frame_of(shown, "FeatureMap")
         self._table = FeatureTable(frame, lambda _: np.zeros(len(frame), np.float32))
+        self._named = [label or self._table.hint(i) for i, label in enumerate(self._table.labels)]
         chosen = layout if layout is not None else PCALayout()
         places, how = (
             (_given(points, len(frame)), "places given") if points is not None else (self._placed(chosen), chosen.name)
@@ -65,11 +66,11 @@ class FeatureMap(Widget):
             about=self._about(shown, how),
             points=wire.pack(places, "float32"),
             columns={name: wire.pack(self._table.columns[name], "float32") for name in (names if fits else names[:1])},
-            labels=self._table.labels if sum(map(len, self._table.labels)) <= LABEL_BYTES else [],
+            labels=self._named if sum(map(len, self._named)) <= LABEL_BYTES else [],
             colour=names[0] if names else "",
             selected=wire.pack(np.zeros(0), "int32"),
         )
-        links.join(self, model=self._model, dictionary=self._dictionary)
+        links.join(self, model=self._model, dictionary=self._dictionary, source=self._source)
 
     # What Python asks.
 
@@ -94,14 +95,12 @@ class FeatureMap(Widget):
     def do_say(self, message: dict[str, Any]) -> dict[str, Any]:
         """A feature's label, where not all were sent."""
         feature = whole(message.get("feature"), 0, self._table.n_features - 1)
-        return {"feature": feature, "label": self._table.labels[feature]}
+        return {"feature": feature, "label": self._named[feature]}
 
     def do_follow(self, message: dict[str, Any]) -> dict[str, Any]:
         """Open a feature's page."""
         feature = whole(message.get("feature"), 0, self._table.n_features - 1)
-        if self._dictionary is None:
-            raise WidgetError("no dictionary is known to open features of; give it with dictionary=")
-        links.open_feature(self._model, self._dictionary, feature)
+        links.open_feature(self._model, links.key_of(self._dictionary, self._source), feature)
         return {"feature": feature}
 
     # What is shown where no JavaScript runs.
@@ -114,7 +113,7 @@ class FeatureMap(Widget):
                 str(i),
                 *(f"{place:.3g}" for place in self._places[i]),
                 *(f"{self._table.columns[name][i]:.3g}" for name in names),
-                wire.visible(self._table.labels[i]) if self._table.labels[i] else "",
+                wire.visible(self._named[i]) if self._named[i] else "",
             ]
             for i in order[:TABLE_ROWS]
         ]
@@ -141,16 +140,12 @@ class FeatureMap(Widget):
         return layout.points(rows).numpy()
 
     def _about(self, shown: Any, how: str) -> dict[str, Any]:
-        own = self._dictionary
         return {
             "n_features": self._table.n_features,
             "names": list(self._table.names),
             "how": how,
             "n_placed": int(np.isfinite(self._places).all(1).sum()),
-            "model": wire.sendable(getattr(getattr(shown, "model", None), "name", "") or ""),
-            "site": "" if own is None else own.manifest.site or "",
-            "dictionary": "" if own is None else wire.sendable(repr(own)),
-            "about": about(own),
+            **identity(shown, self._model, self._dictionary),
         }
 
 

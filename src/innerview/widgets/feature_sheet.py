@@ -26,7 +26,7 @@ SHADES = ("activation", "effect")
 class FeatureSheet(Widget):
     """One feature's page inside a widget; typing, opening and sending go on in a thread, of which only the newest counts."""
 
-    verbs: ClassVar[tuple[str, ...]] = ("go", "follow", "steer")
+    verbs: ClassVar[tuple[str, ...]] = ("go", "follow", "steer", "effects")
     writable: ClassVar[dict[str, str]] = {"typed": "check_typed", "shade": "check_shade"}
     is_page: ClassVar[bool] = False
 
@@ -44,7 +44,7 @@ class FeatureSheet(Widget):
         self._opening = Newest("innerview-open")
         super().__init__(view=self._wired(view), **traits)
         self.observe(lambda _: self._read_soon(), "typed")
-        links.join(self, model=model, dictionary=dictionary)
+        links.join(self, model=model, dictionary=dictionary, source=source)
 
     # What Python asks.
 
@@ -107,12 +107,37 @@ class FeatureSheet(Widget):
     def do_follow(self, message: dict[str, Any]) -> dict[str, Any]:
         """Open a feature wherever its page is."""
         feature = self._checked(whole(message.get("feature"), 0, self._last()))
-        links.open_feature(self._model, self._known_dictionary(), feature)
+        links.open_feature(self._model, links.key_of(self._dictionary, self._source), feature)
         return {"feature": feature}
 
     def do_steer(self, message: dict[str, Any]) -> Any:
         """Send the feature that is shown to Steer."""
         return lambda: {"name": self.send_to_steer().name}
+
+    def do_effects(self, message: dict[str, Any]) -> None:
+        """Measure what is lost in the examples when the feature is taken out."""
+        view = self._shown()
+        if not self._live()["effects"]:
+            raise WidgetError("there is no network to run the examples in; give a dashboard that has one")
+
+        def job() -> None:
+            with self._telling():
+                self.tell("loading", f"taking feature {view.feature} out of its examples…")
+                found = self._source.effects(view)
+                if self._view is view:
+                    self._show(found)
+                self.tell("ready")
+
+        self._opening.put(job)
+
+    def measure_effects(self) -> "FeatureSheet":
+        """Measure what is lost in the first examples of each stretch when the feature is taken out; returns the widget.
+
+        Raises:
+            WidgetError: No feature is shown, or there is no network to run them in.
+        """
+        self.do_effects({})
+        return self.wait()
 
     def send_to_steer(self) -> Direction:
         """Send the feature that is shown to the newest Steer of this model; returns the direction.
@@ -151,10 +176,13 @@ class FeatureSheet(Widget):
     def _live(self) -> dict[str, bool]:
         """What can be done in this kernel."""
         can_read = self._model is not None and self._dictionary is not None
-        return {"read": can_read, "go": self._source is not None, "steer": can_read}
+        can_lose = can_read and hasattr(self._source, "effects")
+        return {"read": can_read, "go": self._source is not None, "steer": can_read, "effects": can_lose}
 
     def _n_features(self) -> int | None:
-        return None if self._dictionary is None else self._dictionary.n_features
+        if self._dictionary is not None:
+            return self._dictionary.n_features
+        return len(self._source) if hasattr(self._source, "__len__") else None
 
     def _last(self) -> int:
         return (self._n_features() or 2**31) - 1
@@ -185,13 +213,16 @@ class FeatureSheet(Widget):
                 view = self._source[feature]
                 if self._opening.is_overtaken:
                     return
-                self._view = view
-                self.push(view=self._wired(view))
+                self._show(view)
                 if self.status["state"] == "error":
                     self.tell("ready")
                 self._read_soon()
 
         self._opening.put(job)
+
+    def _show(self, view: FeatureView) -> None:
+        self._view = view
+        self.push(view=self._wired(view))
 
     def _read_soon(self) -> None:
         """Read what is typed, instead of whatever waits to be read."""
@@ -243,6 +274,18 @@ def source_parts(
         model if model is not None else said("model", Model),
         dictionary if dictionary is not None else said("dictionary", Dictionary),
     )
+
+
+def identity(shown: Any, model: Model | None, dictionary: Dictionary | None) -> dict[str, str]:
+    """What features are of, by name: as their views say it, so that the parts of a page find one another."""
+    own = getattr(shown, "statistics", None)
+    named = {
+        "model": getattr(own, "model", None) or getattr(model, "name", None) or "",
+        "site": getattr(own, "site", None) or ("" if dictionary is None else dictionary.manifest.site) or "",
+        "dictionary": getattr(own, "dictionary", None) or ("" if dictionary is None else repr(dictionary)),
+        "about": about(dictionary),
+    }
+    return {name: wire.sendable(str(value)) for name, value in named.items()}
 
 
 def about(dictionary: Dictionary | None) -> str:

@@ -15,6 +15,7 @@ from innerview.widgets.base import number, text, whole
 TEXT_LIMIT = 200
 SIMILARITY = "similarity"
 # Columns that are named here come first, in this order; others as they stand.
+HINTS = ("fires_on", "promotes")
 FIRST_COLUMNS = ("density", "n_active", "median", "mean", "max", "label_score")
 
 
@@ -25,7 +26,7 @@ class Query:
     Attributes:
         sort: Column it is sorted by; `feature`, `label` or `similarity` as well.
         descending: Whether the largest comes first.
-        text: Part of a label, or a feature's number; empty for all.
+        text: Part of a label or of the words beside it, or a feature's number; empty for all.
         low: Least density; None for none.
         high: Largest density, likewise.
         direction: Index of the direction that features are compared with, -1 for none.
@@ -81,7 +82,7 @@ class FeatureTable:
     """Columns of numbers and labels, by feature.
 
     Args:
-        frame: One row a feature, in order; `label` is text, every other column a number.
+        frame: One row a feature, in order; `label`, `fires_on` and `promotes` are texts, every other column numbers.
         similarity: Gives each feature's cosine with what a query compares with, shape [n_features].
     Raises:
         WidgetError: It is no such frame.
@@ -94,9 +95,12 @@ class FeatureTable:
         numbers = {name: _numbers(frame[name]) for name in _ordered(frame)}
         # What nobody measured needs no column.
         self.columns = {name: values for name, values in numbers.items() if not np.isnan(values).all()}
-        said = frame["label"].fillna("").astype(str).tolist() if "label" in frame else [""] * len(frame)
-        self.labels = [wire.sendable(label) for label in said]
+        self.labels = _texts(frame, "label")
+        # What a feature without a label is known by.
+        self._hints = {name: _texts(frame, name) for name in HINTS if name in frame}
         self._folded = np.array([label.casefold() for label in self.labels], dtype=object)
+        told = [self.labels, *self._hints.values()]
+        self._searched = [" · ".join(parts).casefold() for parts in zip(*told, strict=True)]
         self._similarity = similarity
         self._lock = threading.Lock()
         self._found: tuple[Query, np.ndarray, np.ndarray | None] | None = None
@@ -105,6 +109,15 @@ class FeatureTable:
     def names(self) -> tuple[str, ...]:
         """Names of the columns of numbers."""
         return tuple(self.columns)
+
+    @property
+    def has_hints(self) -> bool:
+        """Whether any feature has words beside its label."""
+        return any(any(texts) for texts in self._hints.values())
+
+    def hint(self, feature: int) -> str:
+        """The tokens that a feature fires on, or the words that it promotes; empty where neither was gathered."""
+        return next((texts[feature] for texts in self._hints.values() if texts[feature]), "")
 
     def find(self, query: Query) -> tuple[np.ndarray, np.ndarray | None]:
         """Features that a query finds, in its order, and each feature's similarity where one is asked for."""
@@ -126,13 +139,14 @@ class FeatureTable:
             "features": wire.pack(here, "int32"),
             "values": wire.pack(values, "float32"),
             "labels": [self.labels[i] for i in here],
+            "hints": [self.hint(i) for i in here],
         }
 
     def _search(self, query: Query) -> tuple[np.ndarray, np.ndarray | None]:
         keep = np.ones(self.n_features, dtype=bool)
         wanted = query.text.strip().casefold()
         if wanted:
-            keep &= np.fromiter((wanted in label for label in self._folded), bool, self.n_features)
+            keep &= np.fromiter((wanted in told for told in self._searched), bool, self.n_features)
             bare = wanted.replace(",", "")
             if bare.isdecimal() and int(bare) < self.n_features:
                 keep[int(bare)] = True
@@ -161,8 +175,14 @@ class FeatureTable:
 
 
 def _ordered(frame: pd.DataFrame) -> list[str]:
-    names = [str(name) for name in frame.columns if name != "label"]
+    names = [str(name) for name in frame.columns if name not in ("label", *HINTS)]
     return [name for name in FIRST_COLUMNS if name in names] + [name for name in names if name not in FIRST_COLUMNS]
+
+
+def _texts(frame: pd.DataFrame, name: str) -> list[str]:
+    if name not in frame:
+        return [""] * len(frame)
+    return [wire.sendable(said) for said in frame[name].fillna("").astype(str)]
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

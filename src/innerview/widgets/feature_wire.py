@@ -47,6 +47,8 @@ def view_traits(view: FeatureView, n_features: int | None) -> dict[str, Any]:
             "texts": [wire.sendable(one.text) for one in view.fired_on],
             "ids": wire.pack([one.id for one in view.fired_on], "int32"),
             "shares": wire.pack([one.share for one in view.fired_on], "float32"),
+            "n": wire.pack([one.n for one in view.fired_on], "int32"),
+            "of": wire.pack([one.of for one in view.fired_on], "int32"),
             "means": wire.pack([one.mean for one in view.fired_on], "float32"),
         },
     }

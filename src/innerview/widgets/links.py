@@ -38,28 +38,37 @@ class TakesDirections(Protocol):
 
 
 class _Joined:
-    def __init__(self, widget: Any, model: Model | None, dictionary: Dictionary | None) -> None:
+    def __init__(self, widget: Any, model: Model | None, dictionary: Dictionary | None, source: Any) -> None:
+        key = key_of(dictionary, source)
         self.widget = weakref.ref(widget)
         self.model = None if model is None else weakref.ref(model)
-        # What was measured or placed anew is another object with the same weights: still the same dictionary.
-        self.weights = None if dictionary is None else weakref.ref(dictionary.weights)
-        self.dictionary = dictionary if dictionary is None else weakref.ref(dictionary)
+        self.dictionary = None if dictionary is None else weakref.ref(dictionary)
+        self.key = None if key is None else weakref.ref(key)
 
-    def has(self, model: Model | None, dictionary: Dictionary | None) -> bool:
-        """Whether it shows this model, and this dictionary where one is asked for."""
+    def has(self, model: Model | None, key: Any) -> bool:
+        """Whether it shows this model, and the features of this key where one is asked for."""
         is_model = model is None or (self.model is not None and self.model() is model)
-        return is_model and (dictionary is None or (self.weights is not None and self.weights() is dictionary.weights))
+        return is_model and (key is None or (self.key is not None and self.key() is key))
+
+
+def key_of(dictionary: Dictionary | None, source: Any = None) -> Any:
+    """What two widgets share that show the same features.
+
+    The dictionary's weights: one that was measured or placed anew is another object with the same weights. Where only files were read,
+    what they were read into.
+    """
+    return source if dictionary is None else dictionary.weights
 
 
 _lock = threading.Lock()
 _joined: list[_Joined] = []
 
 
-def join(widget: Any, *, model: Model | None = None, dictionary: Dictionary | None = None) -> None:
+def join(widget: Any, *, model: Model | None = None, dictionary: Dictionary | None = None, source: Any = None) -> None:
     """Link a widget with all that show the same; one that joins again is the newest."""
     with _lock:
         _joined[:] = [one for one in _joined if one.widget() not in (None, widget)]
-        _joined.append(_Joined(widget, model, dictionary))
+        _joined.append(_Joined(widget, model, dictionary, source))
 
 
 def leave(widget: Any) -> None:
@@ -68,11 +77,11 @@ def leave(widget: Any) -> None:
         _joined[:] = [one for one in _joined if one.widget() not in (None, widget)]
 
 
-def sharing(able: str, model: Model | None = None, dictionary: Dictionary | None = None) -> list[Any]:
-    """Widgets that can do `able` and show this model and dictionary, the newest first."""
+def sharing(able: str, model: Model | None = None, key: Any = None) -> list[Any]:
+    """Widgets that can do `able` and show this model and what has this key, the newest first."""
     with _lock:
         known = list(_joined)
-    found = [one.widget() for one in reversed(known) if one.has(model, dictionary)]
+    found = [one.widget() for one in reversed(known) if one.has(model, key)]
     # A widget that was closed has no comm any more.
     return [one for one in found if one is not None and one.comm is not None and hasattr(one, able)]
 
@@ -92,19 +101,19 @@ def dictionaries_of(model: Model) -> list[Dictionary]:
 
 def labels_of(dictionary: Dictionary) -> Mapping[int, Label]:
     """What the newest widget that shows a dictionary says its features mean."""
-    for widget in sharing("labels", dictionary=dictionary):
+    for widget in sharing("labels", key=key_of(dictionary)):
         if widget.labels:
             return widget.labels
     return {}
 
 
-def open_feature(model: Model | None, dictionary: Dictionary, feature: int) -> OpensFeatures:
-    """Open a feature in the newest page, else in the newest browser, of this dictionary; returns it.
+def open_feature(model: Model | None, key: Any, feature: int) -> OpensFeatures:
+    """Open a feature in the newest page, else in the newest browser, of what has this key; returns it.
 
     Raises:
         WidgetError: Neither is there.
     """
-    pages = sharing("show_feature", model, dictionary)
+    pages = sharing("show_feature", model, key) if key is not None else []
     if not pages:
         raise WidgetError(
             f"no page of this dictionary is open to show feature {feature}; "
