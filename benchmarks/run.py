@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks import environment, machine, table
 
 ROWS = {
+    "9": "row_9_steer_one_feature",
     "10": "row_10_capture_one_layer",
     "10b": "row_10b_small_network",
     "11": "row_11_capture_every_layer",

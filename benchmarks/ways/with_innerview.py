@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import innerview as iv
+from benchmarks.pairing import DisagreementError
 
 
 def capture(module: PreTrainedModel, ids: Tensor, layer: int) -> Callable[[], Tensor]:
@@ -24,13 +25,43 @@ def decode(
     module: PreTrainedModel, ids: Tensor, layer: int, delta: Tensor, tokens: int
 ) -> Callable[[], list[list[int]]]:
     """`iv.generate` with one Add."""
-    model = iv.open_model(module)
+    return _written(iv.open_model(module), ids, [added(layer, delta)], tokens)
+
+
+def decode_compiled(
+    module: PreTrainedModel, ids: Tensor, layer: int, edit: iv.Edit, tokens: int
+) -> Callable[[], list[list[int]]]:
+    """`iv.generate` with one edit, through what `iv.compiled` made."""
+    live = iv.compiled(iv.open_model(module), [f"blocks.{layer}.resid"], rows=ids.shape[0], tokens=ids.shape[1])
+    return _written(live, ids, [edit], tokens)
+
+
+def unedited(module: PreTrainedModel, ids: Tensor, tokens: int) -> Callable[[], list[list[int]]]:
+    """`iv.generate` alone."""
+    return _written(iv.open_model(module), ids, [], tokens)
+
+
+def decode_feature(module: PreTrainedModel, ids: Tensor, edit: iv.Edit, tokens: int) -> Callable[[], list[list[int]]]:
+    """`iv.generate` with an edit of a dictionary's feature."""
+    return _written(iv.open_model(module), ids, [edit], tokens)
+
+
+def added(layer: int, delta: Tensor) -> iv.Edit:
+    """An Add of `delta`."""
     direction = iv.Direction.from_vector(delta, f"blocks.{layer}.resid")
-    edits = [iv.Add(direction, float(delta.norm()), unit="raw")]
+    return iv.Add(direction, float(delta.norm()), unit="raw")
+
+
+def _written(
+    network: iv.Model | iv.Compiled, ids: Tensor, edits: list[iv.Edit], tokens: int
+) -> Callable[[], list[list[int]]]:
+    wanted = "compiled" if isinstance(network, iv.Compiled) else "own loop"
 
     def call() -> list[list[int]]:
-        run = iv.generate(model, ids, edits=edits, max_new_tokens=tokens)
+        run = iv.generate(network, ids, edits=edits, max_new_tokens=tokens)
         run.wait()
+        if run.decoder != wanted:
+            raise DisagreementError(f"the text was written by {run.decoder}, and {wanted} is timed")
         return run.tokens_so_far
 
     return call
