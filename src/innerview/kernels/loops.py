@@ -3,7 +3,7 @@
 Rows are tokens, columns features. `rough` is a tile [rows, columns] of screening products: whole numbers, float32, or the upper
 halves of float32 numbers (bfloat16) as unsigned integers. A pre-activation without its bias, in units of its column's scale, is at most
 `rough · scale_row + half · |…| + massive + p_row · u_column + q_row · v_column`; `docs/explanation/exact-codes.md` derives it.
-Rows and stretches are taken out as arrays of their own: only then do the inner loops become vector instructions.
+Stretches are taken out as arrays of their own: only then do the inner loops become vector instructions.
 """
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 WHOLE = 127
 # Below this a row's scale would have no inverse.
 LEAST_SCALE = 2.0**-100
-# Columns that are looked at together.
+# Columns that are looked at together, for so many rows in turn: what both hold of x and the weight lies near the processor.
 STRETCH = 128
+BLOCK = 256
 # Places of what is known of each row, and of each column.
 SCALE, P, Q, LENGTH = 0, 1, 2, 3
 U, V, CUT, WIDTH, OFFSET, LONG, BIAS, FACTOR, SHIFT = 0, 1, 2, 3, 4, 5, 6, 7, 8
@@ -21,19 +22,19 @@ U, V, CUT, WIDTH, OFFSET, LONG, BIAS, FACTOR, SHIFT = 0, 1, 2, 3, 4, 5, 6, 7, 8
 OUT, OPEN, KEPT = 0, 1, 2
 
 
-def dot(left, right):
+def dot(x, i, weight, at):
     """A product of two rows, summed in float32."""
     total = np.float32(0.0)
-    for k in range(len(left)):
-        total += left[k] * right[k]
+    for k in range(x.shape[1]):
+        total += x[i, k] * weight[at, k]
     return total
 
 
-def wide_dot(left, right):
+def wide_dot(x, i, weight, at):
     """A product of two float32 rows, summed in float64."""
     total = np.float64(0.0)
-    for k in range(len(left)):
-        total += np.float64(left[k]) * np.float64(right[k])
+    for k in range(x.shape[1]):
+        total += np.float64(x[i, k]) * np.float64(weight[at, k])
     return total
 
 
@@ -63,21 +64,20 @@ def round_whole(span, rows, numbers, scales, lengths, residuals):
         residuals[i] = np.sqrt(left)
 
 
-def spread(part, is_bits, half, scale, own_massive, massive_w, since, bits, most):
-    """Write a stretch of rough products as numbers into `most`, which shares its memory with `bits`; massive coordinates are added."""
-    n = len(part)
-    if is_bits:
-        for j in range(n):
-            bits[j] = np.uint32(part[j]) << np.uint32(16)
-        for j in range(n):
-            most[j] = most[j] * scale + half * abs(most[j])
-    else:
-        for j in range(n):
-            most[j] = np.float32(part[j]) * scale
-    for k in range(len(own_massive)):
-        factor, across = own_massive[k], massive_w[k, since : since + n]
-        for j in range(n):
-            most[j] += factor * across[j]
+def halves(part, half, scale, bits, most):
+    """Write a stretch of bfloat16 products as what they are at most into `most`, which shares its memory with `bits`."""
+    for j in range(len(part)):
+        bits[j] = np.uint32(part[j]) << np.uint32(16)
+    for j in range(len(part)):
+        most[j] = most[j] * scale + half * abs(most[j])
+
+
+def add_massive(own, across, most):
+    """Add the part of massive coordinates to a stretch of products."""
+    for k in range(len(own)):
+        factor, row = own[k], across[k]
+        for j in range(len(row)):
+            most[j] += factor * row[j]
 
 
 def above(
@@ -100,48 +100,55 @@ def above(
 ):
     """Codes of a tile by a rule that looks at each feature alone; returns how many, and how many candidates there were.
 
-    A column whose product may pass its cut is computed in float32, and in float64 where that lies within float32's own error.
+    A column whose product may pass its cut is computed in float32, and in float64 where that lies within float32's own error. Features
+    of each token come in order, tokens do not.
     """
     bits = np.empty(STRETCH, np.uint32)
     most = bits.view(np.float32)
     flags = np.zeros(STRETCH, np.uint8)
     eights = flags.view(np.uint64)
     n_columns, found, candidates = rough.shape[1], 0, 0
-    for i in range(rows[0], rows[1]):
-        scale, p, q, length = of_row[SCALE, i], of_row[P, i], of_row[Q, i], of_row[LENGTH, i]
-        own, row, own_massive = x[i], rough[i], massive_x[i]
+    for block in range(rows[0], rows[1], BLOCK):
         for start in range(0, n_columns, STRETCH):
             n = min(STRETCH, n_columns - start)
             since = first + start
-            spread(row[start : start + n], is_bits, half, scale, own_massive, massive_w, since, bits, most)
             u, v, cut = (
                 of_column[U, since : since + n],
                 of_column[V, since : since + n],
                 of_column[CUT, since : since + n],
             )
-            for j in range(n):
-                # Not `>`: what is no number is looked at.
-                flags[j] = np.uint8(not most[j] + p * u[j] + q * v[j] <= cut[j])
-            for j in range(n, STRETCH):
-                flags[j] = 0
-            for e in range(STRETCH // 8):
-                if eights[e] == 0:
-                    continue
-                for j in range(8 * e, 8 * e + 8):
-                    if flags[j] == 0:
+            flags[n:] = 0
+            for i in range(block, min(block + BLOCK, rows[1])):
+                part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
+                if is_bits:
+                    halves(part, half, scale, bits, most)
+                else:
+                    for j in range(n):
+                        most[j] = np.float32(part[j]) * scale
+                if massive_x.shape[1]:
+                    add_massive(massive_x[i], massive_w[:, since : since + n], most)
+                for j in range(n):
+                    # Not `>`: what is no number is looked at.
+                    flags[j] = np.uint8(not most[j] + p * u[j] + q * v[j] <= cut[j])
+                for e in range(STRETCH // 8):
+                    if eights[e] == 0:
                         continue
-                    at = since + j
-                    candidates += 1
-                    bias, limit = of_column[BIAS, at], cuts[at]
-                    pre = np.float64(dot(own, weight[at]) + bias)
-                    if abs(pre - limit) <= gamma * (length * of_column[LONG, at] + abs(bias) + abs(limit)):
-                        pre = wide_dot(own, weight[at]) + np.float64(bias)
-                    value = np.float32(pre * of_column[FACTOR, at] + of_column[SHIFT, at])
-                    if pre > limit and value > 0:
-                        tokens[found] = i
-                        features[found] = at
-                        values[found] = value
-                        found += 1
+                    for j in range(8 * e, 8 * e + 8):
+                        if flags[j] == 0:
+                            continue
+                        at = since + j
+                        candidates += 1
+                        bias, limit = of_column[BIAS, at], cuts[at]
+                        pre = np.float64(dot(x, i, weight, at) + bias)
+                        error = gamma * (of_row[LENGTH, i] * of_column[LONG, at] + abs(bias) + abs(limit))
+                        if abs(pre - limit) <= error:
+                            pre = wide_dot(x, i, weight, at) + np.float64(bias)
+                        value = np.float32(pre * of_column[FACTOR, at] + of_column[SHIFT, at])
+                        if pre > limit and value > 0:
+                            tokens[found] = i
+                            features[found] = at
+                            values[found] = value
+                            found += 1
     return found, candidates
 
 
@@ -201,47 +208,54 @@ def list_largest(
     flags = np.zeros(STRETCH, np.uint8)
     eights = flags.view(np.uint64)
     n_columns, capacity, candidates = rough.shape[1], listed.shape[1], 0
-    for i in range(rows[0], rows[1]):
-        scale, p, q, length = of_row[SCALE, i], of_row[P, i], of_row[Q, i], of_row[LENGTH, i]
-        own, row, own_massive, heap = x[i], rough[i], massive_x[i], heaps[i]
-        # Behind the ReLU nothing below 0 is a code.
-        floor = max(heap[0], np.float32(0.0))
+    for block in range(rows[0], rows[1], BLOCK):
         for start in range(0, n_columns, STRETCH):
             n = min(STRETCH, n_columns - start)
             since = first + start
-            spread(row[start : start + n], is_bits, half, scale, own_massive, massive_w, since, bits, most)
             u, v = of_column[U, since : since + n], of_column[V, since : since + n]
             widths, offsets = of_column[WIDTH, since : since + n], of_column[OFFSET, since : since + n]
-            for j in range(n):
-                most[j] = (most[j] + p * u[j] + q * v[j]) * widths[j] + offsets[j]
-                flags[j] = np.uint8(not most[j] < floor)
-            for j in range(n, STRETCH):
-                flags[j] = 0
-            for e in range(STRETCH // 8):
-                if eights[e] == 0:
-                    continue
-                for j in range(8 * e, 8 * e + 8):
-                    if flags[j] == 0 or most[j] < floor or full[i]:
+            flags[n:] = 0
+            for i in range(block, min(block + BLOCK, rows[1])):
+                part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
+                heap = heaps[i]
+                # Behind the ReLU nothing below 0 is a code.
+                floor = max(heap[0], np.float32(0.0))
+                if is_bits:
+                    halves(part, half, scale, bits, most)
+                else:
+                    for j in range(n):
+                        most[j] = np.float32(part[j]) * scale
+                if massive_x.shape[1]:
+                    add_massive(massive_x[i], massive_w[:, since : since + n], most)
+                for j in range(n):
+                    most[j] = (most[j] + p * u[j] + q * v[j]) * widths[j] + offsets[j]
+                for j in range(n):
+                    flags[j] = np.uint8(not most[j] < floor)
+                for e in range(STRETCH // 8):
+                    if eights[e] == 0:
                         continue
-                    at = since + j
-                    candidates += 1
-                    bias = of_column[BIAS, at]
-                    pre = dot(own, weight[at]) + bias
-                    error = np.float32(gamma * (length * of_column[LONG, at] + abs(bias)))
-                    if pre + error < floor:
-                        continue
-                    errors[i] = max(errors[i], error)
-                    if counts[i] == capacity:
-                        counts[i] = thin(listed[i], scored[i], errors[i], floor)
-                        if counts[i] == capacity:
-                            full[i] = True
+                    for j in range(8 * e, 8 * e + 8):
+                        if flags[j] == 0 or most[j] < floor or full[i]:
                             continue
-                    listed[i, counts[i]] = at
-                    scored[i, counts[i]] = pre
-                    counts[i] += 1
-                    if pre - error > heap[0]:
-                        push(heap, pre - error)
-                        floor = max(heap[0], np.float32(0.0))
+                        at = since + j
+                        candidates += 1
+                        bias = of_column[BIAS, at]
+                        pre = dot(x, i, weight, at) + bias
+                        error = np.float32(gamma * (of_row[LENGTH, i] * of_column[LONG, at] + abs(bias)))
+                        if pre + error < floor:
+                            continue
+                        errors[i] = max(errors[i], error)
+                        if counts[i] == capacity:
+                            counts[i] = thin(listed[i], scored[i], errors[i], floor)
+                            if counts[i] == capacity:
+                                full[i] = True
+                                continue
+                        listed[i, counts[i]] = at
+                        scored[i, counts[i]] = pre
+                        counts[i] += 1
+                        if pre - error > heap[0]:
+                            push(heap, pre - error)
+                            floor = max(heap[0], np.float32(0.0))
     return candidates
 
 
@@ -263,7 +277,7 @@ def choose_largest(rows, k, counts, errors, listed, scored, x, weight, of_column
                 sure += 1
             elif value >= kth - 2 * error and value >= -error:
                 verdict[c] = OPEN
-                exact[c] = wide_dot(x[i], weight[listed[i, c]]) + np.float64(of_column[BIAS, listed[i, c]])
+                exact[c] = wide_dot(x, i, weight, listed[i, c]) + np.float64(of_column[BIAS, listed[i, c]])
         for _ in range(k - sure):
             best = -1
             for c in range(n):
