@@ -8,7 +8,7 @@ from innerview.features.kept import Drawn
 from innerview.features.view import Example, Stretch
 
 # Borders between stretches: quantiles of the non-zero activations.
-BANDS = ((0.99, 1.0), (0.9, 0.99), (0.75, 0.9), (0.5, 0.75), (0.25, 0.5), (0.0, 0.25))
+BANDS = ((0.9, 1.0), (0.75, 0.9), (0.5, 0.75), (0.25, 0.5), (0.0, 0.25))
 MOST_TOP, MOST_EACH = 10, 5
 
 

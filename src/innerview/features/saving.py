@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from innerview.errors import FeatureError
@@ -73,12 +74,13 @@ def write_contents(
     said = json.dumps(_said(contents, spell, tensors), ensure_ascii=False, allow_nan=False)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for name, body in ((TENSORS, save(tensors)), (SAID, said.encode())):
-            (target / f"{name}.tmp").write_bytes(body)
+        save_file(tensors, target / f"{TENSORS}.tmp")
+        (target / f"{SAID}.tmp").write_text(said, encoding="utf-8")
+        for name in (TENSORS, SAID):
             os.replace(target / f"{name}.tmp", target / name)
         write_table(contents.statistics, table, spell, target / TABLE)
-    except OSError as error:
-        raise FeatureError(f"{str(target)!r} took no dashboard: {error.strerror}; give another folder") from error
+    except (OSError, SafetensorError) as error:
+        raise FeatureError(f"{str(target)!r} took no dashboard: {error}; give another folder") from error
     return target
 
 

@@ -14,6 +14,8 @@ OCTAVES = 24
 # Octaves above the largest value of the first chunk.
 ROOM = 4
 BINS = PER_OCTAVE * OCTAVES
+# Features whose counts are summed up at once.
+ROWS = 1 << 16
 
 
 @dataclass(eq=False)
@@ -70,15 +72,18 @@ class Spread:
     def quantile(self, q: float, features: Tensor | None = None) -> Float[Tensor, "features"]:
         """A quantile of each feature's non-zero activations, read from the histogram, off by less than one bin; NaN where it never was active."""
         bins = self.bins if features is None else self.bins[features]
-        most = (self.most if features is None else self.most[features]).double().cpu()
-        counted = bins.long().cumsum(1).cpu()
+        most = self.most if features is None else self.most[features]
+        parts = zip(bins.split(ROWS), most.split(ROWS), strict=True)
+        return torch.cat([self._quantile(q, part.long().cpu(), top.double().cpu()) for part, top in parts])
+
+    def _quantile(self, q: float, bins: Tensor, most: Tensor) -> Tensor:
+        counted = bins.cumsum(1)
         count = counted[:, -1]
         # The rank of the quantile among values that lie in the middle of their part of the bin.
         target = q * (count - 1).clamp(min=0).double() + 0.5
         at = (counted.double() < target[:, None]).sum(dim=1).clamp(max=BINS - 1)[:, None]
-        inside = bins.long().cpu().gather(1, at)[:, 0].double()
+        inside = bins.gather(1, at)[:, 0].double()
         below = counted.gather(1, at)[:, 0].double() - inside
         part = ((target - below) / inside.clamp(min=1)).clamp(0, 1)
-        found = 2.0 ** ((self.floor or 0) + (at[:, 0].double() + part) / PER_OCTAVE)
-        found = torch.minimum(found, most)
+        found = torch.minimum(2.0 ** ((self.floor or 0) + (at[:, 0].double() + part) / PER_OCTAVE), most)
         return torch.where(count > 0, found, torch.full_like(found, torch.nan)).float()
