@@ -3,9 +3,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help tour lab test lint format types bench soak oracles formats architectures pins wheel clean
+.PHONY: help tour lab test lint format types bench bench-gpu results soak oracles formats architectures pins wheel clean
 
 BIN := .venv/bin
+GPU_PYTHON ?= python3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SETUP := pyproject.toml constraints.txt hatch_build.py
 STATIC := src/innerview/widgets/static
@@ -15,7 +16,7 @@ AS_ROOT := $(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 TOUR := notebooks/tutorials/01_first_light.ipynb
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 10
 
 tour: build/tour.html ## run the first tutorial and write it as one page that needs no network
 	@printf '\n%s\n%s\n' \
@@ -44,6 +45,12 @@ types: .venv/.dev node_modules/.package-lock.json ## pyright and tsc
 
 bench: .venv/.dev ## the rows of the performance table that exist
 	$(BIN)/python -m benchmarks.run $(BENCH_OPTIONS)
+
+bench-gpu: ## the rows that a GPU runs, in a Python whose torch has CUDA (GPU_PYTHON=...)
+	PYTHONPATH=src:. $(GPU_PYTHON) -m benchmarks.gpu.run $(BENCH_OPTIONS)
+
+results: .venv/.dev ## docs/performance.md and its plots, from what was measured
+	$(BIN)/python -m benchmarks.results_page
 
 soak: .venv/.dev ## the reliability rows at their full counts (hours)
 	$(BIN)/python -m tests.soak $(SOAK_OPTIONS)

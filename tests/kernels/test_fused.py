@@ -32,6 +32,13 @@ def test_every_program_compiles(tmp_path: Path) -> None:
     run("compile_cases.py", TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
 
 
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_row_that_a_gpu_is_measured_by_runs_in_the_interpreter() -> None:
+    run("gpu_rows_cases.py", TRITON_INTERPRET="1")
+
+
 def run(cases: str, **environment: str) -> None:
     """Run a file of cases in a process of its own; all of it passes."""
     call = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "timeout=600"]

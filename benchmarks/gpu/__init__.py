@@ -1,0 +1,1 @@
+"""The rows of the performance table that a GPU runs: `make bench-gpu`."""
