@@ -71,15 +71,15 @@ class Work:
         return Pass.empty(own.n_features, torch.device("cpu"), top=16, sample=32, together=True, vocab=vocab, neurons=False)  # fmt: skip
 
 
-def by_chunk(work: Work) -> tuple[Timings, Pass, float]:
+def by_chunk(work: Work, chunk: int) -> tuple[Timings, Pass, float]:
     """Seconds of each chunk: the network cut behind the block and one encode, and our pass; then our pass, and the seconds of its end."""
     corpus = Corpus.of(work.model, work.ids, reads_bos=False)
     cut, own, made = networks.truncated(work.module, LAYER), work.dictionary, work.begun()
     seconds: dict[str, list[float]] = {"forward and encode": [], "innerview": []}
-    groups = corpus.groups(CHUNK)
+    groups = corpus.groups(chunk)
     with torch.no_grad():
         # Warm-up: neither way is called for the first time below.
-        own.encode(cut(input_ids=work.ids[: CHUNK // POS]).last_hidden_state)
+        own.encode(cut(input_ids=work.ids[: chunk // POS]).last_hidden_state)
         work.begun().read(work.model, own, corpus, groups[0], 0, None)
         for turn, group in enumerate(groups):
             ids = torch.tensor([corpus.row(number) for number in group])
@@ -209,11 +209,11 @@ def beside_peer(work: Work, rounds: int) -> Workload:
     checked = _same(found, told)
     few, twice, ours = (np.array(seconds[names[name]]) for name in ("few", "twice", "ours"))
     # Its time is a part for all, and as much for each further batch of 256: a straight line through two points.
-    every = few + (twice - few) * (N_FEATURES / FEW - 1)
+    every = few + (twice - few) * (work.dictionary.n_features / FEW - 1)
     contenders = tuple(Contender(name, "ours" if "innerview" in name else "peer", lambda: None) for name in seconds)
     claims = [
-        Claim(f"time of SAEDashboard for {FEW} features ÷ ours for all {N_FEATURES}", Span.of((few / ours).tolist()), "×"),
-        Claim(f"time of SAEDashboard for all {N_FEATURES}, told from {FEW} and {2 * FEW}, ÷ ours", Span.of((every / ours).tolist()), "×"),
+        Claim(f"time of SAEDashboard for {FEW} features ÷ ours for all {work.dictionary.n_features}", Span.of((few / ours).tolist()), "×"),
+        Claim(f"time of SAEDashboard for all {work.dictionary.n_features}, told from {FEW} and {2 * FEW}, ÷ ours", Span.of((every / ours).tolist()), "×"),
     ]  # fmt: skip
     return Workload(_name(work), checked, Timings(contenders, seconds), claims)
 
@@ -243,19 +243,19 @@ def saved_bytes(work: Work, found: iv.FeatureStatistics) -> float:
         return sum(path.stat().st_size for path in Path(folder).iterdir()) / found.n_features
 
 
-def row(rounds: int | None, tokens: int = TOKENS) -> Row:
+def row(rounds: int | None, tokens: int = TOKENS, chunk: int = CHUNK, n_features: int = N_FEATURES) -> Row:
     """Ours against one forward and one encode, chunk by chunk; and beside SAEDashboard."""
-    work = Work.of(tokens)
-    timings, made, end = by_chunk(work)
+    work = Work.of(tokens, n_features)
+    timings, made, end = by_chunk(work, chunk)
     checked = gate(work, made)
     over = timings.ratio("innerview", "forward and encode")
-    _, found = whole(Work.of(min(tokens, 8 * CHUNK)))
+    _, found = whole(Work.of(min(tokens, 8 * CHUNK), n_features))
     size = saved_bytes(work, found)
     claims = [
         Claim("our time of a chunk ÷ forward and encode", over, "×", OVER_LIMIT),
         Claim("bytes of a feature on disk", Span(size, size, size, size, size), "bytes", FEATURE_BYTES),
     ]
-    loads = [Workload(f"chunks of {CHUNK} tokens; {_name(work)}", checked, timings, claims)]
+    loads = [Workload(f"chunks of {chunk} tokens; {_name(work)}", checked, timings, claims)]
     missing, why = {}, make_environment()
     if why is None:
         loads.append(beside_peer(work, max(2, min(rounds or 2, 5))))
@@ -331,6 +331,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--chunk", type=int, default=CHUNK, help="tokens of one chunk")
+    parser.add_argument("--features", type=int, default=N_FEATURES)
     parser.add_argument("--growth", action="store_true")
     asked = parser.parse_args()
     if "OMP_NUM_THREADS" not in os.environ:
@@ -339,7 +341,7 @@ def main() -> None:
         for one in growth():
             print(f"| {one.tokens} | {one.features} | {one.counting_us:.3g} | {one.held_bytes / 2**20:.4g} |")
         return
-    measured = row(asked.rounds, asked.tokens).to_dict()
+    measured = row(asked.rounds, asked.tokens, asked.chunk, asked.features).to_dict()
     if asked.output:
         asked.output.write_text(json.dumps(measured, ensure_ascii=False))
     else:
