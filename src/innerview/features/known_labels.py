@@ -74,8 +74,8 @@ class KnownLabels:
 
     def labelled(
         self, model: Model, dictionary: Dictionary, features: Sequence[int], *, progress: bool | None = None
-    ) -> list[Label]:
-        """The best fact of each feature that was active, with its F1 on held-out sentences as the score.
+    ) -> tuple[list[Label], bool]:
+        """The best fact of each feature that was active, with its F1 on held-out sentences as the score; and whether all were tried.
 
         Args:
             model: The network.
@@ -85,8 +85,8 @@ class KnownLabels:
         """
         halves = [self.facts(model, dictionary, split) for split in ("train", "held_out")]
         fired = [Fired.of(model, dictionary, half.corpus, features, progress=progress) for half in halves]
-        choices = chosen(halves[0], fired[0], progress=progress)
-        return [_label(choice, halves[1], fired[1], self.name) for choice in choices]
+        choices, is_whole = chosen(halves[0], fired[0], progress=progress)
+        return [_label(choice, halves[1], fired[1], self.name) for choice in choices], is_whole
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Choice:
     f1: float
 
 
-def chosen(facts: Facts, fired: Fired, *, progress: bool | None = None) -> list[Choice]:
-    """The fact with the largest F1 for each feature that was active at all."""
+def chosen(facts: Facts, fired: Fired, *, progress: bool | None = None) -> tuple[list[Choice], bool]:
+    """The fact with the largest F1 for each feature that was active at all; False where an interrupt came before all were tried."""
     counts = torch.bincount(facts.which, minlength=len(facts.facts))
     matrix = torch.sparse_coo_tensor(
         torch.stack([facts.which, facts.places]), torch.ones(len(facts.which)), (len(facts.facts), len(facts.corpus.ids)), check_invariants=False,
@@ -115,11 +115,14 @@ def chosen(facts: Facts, fired: Fired, *, progress: bool | None = None) -> list[
     active = [one for one in fired.features if len(fired.of_feature(one)[0]) > 0]
     made: list[Choice] = []
     with bar(len(active), "labelling", "feature", delay_s=2.0, is_shown=progress is not False) as step:
-        for start in range(0, len(active), CHUNK):
-            part = active[start : start + CHUNK]
-            made += _of_chunk(facts, matrix, counts, part, fired.dense(part))
-            step(len(part))
-    return made
+        try:
+            for start in range(0, len(active), CHUNK):
+                part = active[start : start + CHUNK]
+                made += _of_chunk(facts, matrix, counts, part, fired.dense(part))
+                step(len(part))
+        except KeyboardInterrupt:
+            return made, False
+    return made, True
 
 
 def _of_chunk(

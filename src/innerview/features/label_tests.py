@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from innerview.errors import FeatureError
 from innerview.features.passages import Passage, Sample
 
 Answer = bool | None
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,8 @@ class Fuzzing:
         chosen: list[tuple[Passage, bool]] = []
         # More than are needed: where a feature is active everywhere in a passage, there is nothing else to point at.
         tried = _stratified(sample.active.tolist(), 4 * self.passages, rng)
-        usable = [number for number in tried if sample.inside(number)[1]]
-        for nth, number in enumerate(_stratified(usable, 2 * self.passages, rng)):
-            strong, quiet = sample.inside(number)
+        usable = [(number, *inside) for number in tried if (inside := sample.inside(number))[1]]
+        for nth, (number, strong, quiet) in enumerate(_stratified(usable, 2 * self.passages, rng)):
             is_right = nth % 2 == 0
             places = strong if is_right else rng.sample(quiet, min(len(strong), len(quiet)))
             chosen.append((sample.windows.passage(number, tuple(sorted(places))), is_right))
@@ -193,12 +193,12 @@ class Correlation:
         return max(-1.0, min(1.0, float((weights * fits * values).sum()) / math.sqrt(spread)))
 
 
-def _stratified(numbers: Sequence[int], count: int, rng: Random) -> list[int]:
+def _stratified(given: Sequence[Item], count: int, rng: Random) -> list[Item]:
     """One at random from each of `count` equal parts of what is sorted; all where there are fewer."""
-    if len(numbers) <= count:
-        return list(numbers)
-    edges = [len(numbers) * part // count for part in range(count + 1)]
-    return [numbers[rng.randrange(low, high)] for low, high in pairwise(edges)]
+    if len(given) <= count:
+        return list(given)
+    edges = [len(given) * part // count for part in range(count + 1)]
+    return [given[rng.randrange(low, high)] for low, high in pairwise(edges)]
 
 
 def _check(given: int, name: str) -> None:

@@ -93,7 +93,8 @@ def label_features(
     chosen = _chosen(dashboard, features)
     if isinstance(by, KnownLabels):
         dictionary, model = owners(dashboard)
-        return Labels(tuple(by.labelled(model, dictionary, chosen, progress=progress)), chosen)
+        found, is_whole = by.labelled(model, dictionary, chosen, progress=progress)
+        return Labels(tuple(found), chosen, is_whole)
     questions = _questions(dashboard, _endpoint(by), chosen, passages)
     records = Records.at(file, _job(dashboard, by, questions))
     is_whole = asked(by, questions, lambda _, said: label_of(said), records, what="labelling", progress=progress)

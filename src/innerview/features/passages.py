@@ -106,8 +106,9 @@ class Sample:
     def inside(self, number: int) -> tuple[list[int], list[int]]:
         """Places of a stretch at which it was strongly active, and at which it was silent."""
         low, high = self.windows.bounds[number].tolist()
-        here = (self.places >= low) & (self.places < high)
-        values, places = self.values[here], self.places[here]
+        # Places rise, so that those inside lie side by side.
+        first, last = torch.searchsorted(self.places, torch.tensor([low, high])).tolist()
+        values, places = self.values[first:last], self.places[first:last]
         strong = places[values > STRONG * float(values.max())].tolist() if len(values) else []
         quiet = self.windows.corpus.is_read[low:high].clone()
         quiet[places - low] = False
