@@ -133,7 +133,7 @@ def test_a_lens_cell_names_the_features_that_wrote_its_word(
     added = codes * ((own.weights.decoder.double() * norm / size) @ head)
     expected = [i for i in added.argsort(descending=True).tolist()[:12] if added[i] > 0]
     assert shown_in(answer, comm) == expected
-    assert shown_in(answer, comm, "values") == pytest.approx([float(added[i]) for i in expected], rel=1e-3)
+    assert shown_in(answer, comm, "values") == pytest.approx(added.detach()[expected].tolist(), rel=1e-3)
     ask(widget, comm, {"id": 2, "kind": "follow", "dictionary": 0, "feature": expected[1]})
     page.wait()
     assert page.feature == expected[1]

@@ -13,7 +13,9 @@ from tests.widgets.made import MADE
 from tests.widgets.worlds import world
 
 GOLDEN = Path(__file__).parent.parent / "wire/traits.json"
-HELD = ("attention", "evidence_card", "panel", "patch_grid", "training_monitor")
+HELD = (
+    "attention", "evidence_card", "feature_browser", "feature_map", "feature_page", "panel", "patch_grid", "training_monitor"
+)  # fmt: skip
 
 
 def plain(value: Any) -> Any:
