@@ -38,6 +38,7 @@ interface Waiting {
 const ANSWER_MS = 4000;
 const WRITE_MS = 50;
 const HELLOS = 4;
+const GONE = new Set(["restarting", "autorestarting", "dead", "terminating"]);
 
 export class Sync {
   readonly life: Signal<Life>;
@@ -54,12 +55,11 @@ export class Sync {
   ) {
     this.life = signal<Life>(model.get("_page") === true ? "page" : "asking");
     this.listen("msg:custom", (content, buffers) => this.receive(content, buffers));
-    this.listen("comm_live_update", () => {
-      const alive = (this.model as any).comm_live;
-      if (alive === false) this.life.value = "silent";
-    });
     ended.addEventListener("abort", () => this.close());
-    if (this.life.value !== "page") this.hello(HELLOS);
+    if (this.life.value === "page") return;
+    this.listen("comm_live_update", () => this.checkLife());
+    this.watchKernel();
+    this.hello(HELLOS);
   }
 
   /** A trait's value, kept up with the model for as long as the view lives. */
@@ -102,6 +102,30 @@ export class Sync {
     this.ended.addEventListener("abort", () => this.model.off(event, callback));
   }
 
+  /** Something happened to the comm, and not every host tells what: whoever answers is alive. */
+  private checkLife(): void {
+    if ((this.model as any).comm_live === false) return this.fall();
+    this.life.value = "asking";
+    this.hello(1);
+  }
+
+  /** JupyterLab's manager knows the kernel, and no comm is told when it crashes. */
+  private watchKernel(): void {
+    const changed = (this.model as any).widget_manager?.kernel?.statusChanged;
+    if (typeof changed?.connect !== "function") return;
+    const told = (_: unknown, status: unknown) => {
+      if (GONE.has(String(status))) this.fall();
+    };
+    changed.connect(told);
+    this.ended.addEventListener("abort", () => changed.disconnect(told));
+  }
+
+  /** The kernel is gone, and with it every answer that is waited for. */
+  private fall(): void {
+    this.life.value = "silent";
+    for (const id of [...this.waiting.keys()]) this.giveUp(id);
+  }
+
   private receive(content: unknown, buffers: DataView[] = []): void {
     if (!isAnswer(content)) return;
     const waiting = this.waiting.get(content.id);
@@ -122,6 +146,7 @@ export class Sync {
   private giveUp(id: number): void {
     const waiting = this.waiting.get(id);
     if (!waiting) return;
+    clearTimeout(waiting.timer);
     this.waiting.delete(id);
     this.life.value = "silent";
     waiting.reject(new Error("no answer from the kernel: it is busy, or it ended; run the cell again"));

@@ -17,7 +17,7 @@ interface Props {
 }
 
 const LIVES: Record<Life, string> = {
-  asking: "",
+  asking: "asking the kernel…",
   live: "",
   silent: "no answer from the kernel: this is what was saved; run the cell to make it live",
   page: "saved page",
@@ -43,7 +43,7 @@ export function Frame({ title, what, verbs, foot, life, status, children }: Prop
       {children}
       <div class="iv-foot">
         {foot}
-        {LIVES[life] && <span>{LIVES[life]}</span>}
+        {LIVES[life] && <span class={life === "asking" ? "iv-late" : undefined}>{LIVES[life]}</span>}
       </div>
     </>
   );

@@ -57,13 +57,15 @@ function Panel({ sync, ended }: Scene) {
     );
   };
   useEffect(() => {
-    if (!isLive) return;
-    // A panel that nobody sees asks nothing, and a busy kernel has at most one question open.
+    if (life === "page") return;
+    // A panel that nobody sees asks nothing, and a busy kernel has at most one question open; one that fell silent is asked less often.
     let waits = false;
+    let tick = 0;
     const timer = setInterval(() => {
-      if (waits || document.hidden) return;
+      tick++;
+      if (waits || document.hidden || (!isLive && tick % 5 !== 0)) return;
       waits = true;
-      sync.ask("refresh", {}, 60_000).then(
+      sync.ask("refresh", {}, 10_000).then(
         () => (waits = false),
         () => (waits = false),
       );

@@ -50,6 +50,36 @@ describe("requests", () => {
     expect(sync.life.value).toBe("live");
   });
 
+  it.each(["restarting", "autorestarting", "dead"])("falls silent at once when its kernel is %s, and gives up what it waited for", async (status) => {
+    const told = new Set<(sender: unknown, status: string) => void>();
+    const statusChanged = { connect: (heard: any) => told.add(heard), disconnect: (heard: any) => told.delete(heard) };
+    const model = Object.assign(new FakeModel({}), { widget_manager: { kernel: { statusChanged } } });
+    const sync = new Sync(model, ended.signal);
+    model.answer("hello", {});
+    expect(sync.life.value).toBe("live");
+    const asked = sync.ask("rank", {}, 300_000);
+    for (const heard of told) heard(null, "busy");
+    expect(sync.life.value).toBe("live");
+    for (const heard of told) heard(null, status);
+    expect(sync.life.value).toBe("silent");
+    await expect(asked).rejects.toThrow("no answer from the kernel");
+    ended.abort();
+    expect(told.size).toBe(0);
+  });
+
+  it("asks again when something happened to its comm, and is live with the answer only", async () => {
+    const model = new FakeModel({});
+    const sync = new Sync(model, ended.signal);
+    model.answer("hello", {});
+    model.emit("comm_live_update");
+    expect(sync.life.value).toBe("asking");
+    model.answer("hello", {});
+    expect(sync.life.value).toBe("live");
+    model.emit("comm_live_update");
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(sync.life.value).toBe("silent");
+  });
+
   it("is not taken for live by its own writing", async () => {
     const sync = new Sync(new FakeModel({ edits: 0 }), ended.signal);
     sync.put("edits", 1);
