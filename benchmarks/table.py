@@ -2,26 +2,40 @@
 
 from typing import Any
 
-SIGNS = {"met": "met", "missed": "**missed**", "undecided": "undecided: the noise reaches over the target", None: "–"}
+SIGNS = {"met": "met", "undecided": "undecided: the noise reaches over the target", None: "–"}
 
 
 def page(results: dict[str, Any]) -> str:
     """Markdown of a machine's results, as `run.py` writes them to JSON."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     head = [
         f"# Measured on {results['machine']}",
         "",
-        f"{results['date']}. {versions}.",
+        *measured_with(results),
         "",
-        "Medians, with the quartiles of the rounds in brackets. Ratios and differences are taken within each round (all contenders, in",
-        "alternating order, in one process), so they hold better than the times. A target is met or missed when 95 % of the noise is on one side. Written by `make bench`.",
+        *HOW,
     ]
     return "\n".join(head + [line for one in results["rows"] for line in row(one)]) + "\n"
 
 
-def row(one: dict[str, Any]) -> list[str]:
-    """Markdown lines of one row."""
-    lines = ["", f"## {one['number']}. {one['title']}"]
+HOW = [
+    "Medians, with the quartiles of the rounds in brackets. Ratios and differences are taken within each round (all contenders, in",
+    "alternating order, in one process), so they hold better than the times. A target is met or missed when 95 % of the noise is on one side. Written by `make bench`.",
+]
+
+
+def measured_with(results: dict[str, Any]) -> list[str]:
+    """The day, the versions and, of a GPU, the card and what it does by itself."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    lines = [f"{results['date']}. {versions}."]
+    if "rates" in results:
+        rates = "; ".join(f"{name.replace(', ', ': ')} {value:g}" for name, value in results["rates"].items())
+        lines += ["", f"{results['card']}, by its own copy and products: {rates}."]
+    return lines
+
+
+def row(one: dict[str, Any], level: int = 2) -> list[str]:
+    """Markdown lines of one row, under a heading of a level."""
+    lines = ["", f"{'#' * level} {one['number']}. {one['title']}"]
     for workload in one["workloads"]:
         lines += _workload(workload)
     lines += [f"- {note}" for note in one["notes"]]
@@ -35,16 +49,36 @@ def row(one: dict[str, Any]) -> list[str]:
 def _workload(workload: dict[str, Any]) -> list[str]:
     lines = ["", f"**{workload['name']}**, {workload['rounds']} rounds. Checked first: {workload['gate']}.", ""]
     lines += ["| | role | ms |", "|---|---|---|"]
-    lines += [f"| {t['name']} | {t['role']} | {_number(t)} |" for t in workload["times"]]
+    lines += [f"| {t['name']} | {t['role']} | {number(t)} |" for t in workload["times"]]
     lines += ["", "| | measured | target | |", "|---|---|---|---|"]
     for claim in workload["claims"]:
-        target = "–" if claim["target"] is None else f"≤ {claim['target']:g}{_unit(claim)}"
-        lines.append(f"| {claim['text']} | {_number(claim)}{_unit(claim)} | {target} | {SIGNS[claim['verdict']]} |")
+        lines.append(f"| {claim['text']} | {number(claim)}{_unit(claim)} | {target(claim)} | {verdict(claim)} |")
     return [*lines, ""]
 
 
-def _number(span: dict[str, Any]) -> str:
+def number(span: dict[str, Any]) -> str:
+    """A median, with its quartiles; alone where nothing varied."""
+    if span["low"] == span["high"] == span["median"]:
+        return f"{span['median']:.4g}"
     return f"{span['median']:.4g} [{span['low']:.4g}, {span['high']:.4g}]"
+
+
+def target(claim: dict[str, Any]) -> str:
+    """What a claim may be at most."""
+    return "–" if claim["target"] is None else f"≤ {claim['target']:.3g}{_unit(claim)}"
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """Whether the target is met; where it is missed, by how much of it."""
+    if claim["verdict"] != "missed":
+        return SIGNS[claim["verdict"]]
+    return f"**missed** by {excess(claim)}"
+
+
+def excess(claim: dict[str, Any]) -> str:
+    """How far the median lies over its target, as a share of it."""
+    over = claim["median"] / claim["target"] - 1
+    return f"{over:.0%}" if over < 10 else f"{over + 1:.0f} times the target"
 
 
 def _unit(claim: dict[str, Any]) -> str:
