@@ -27,6 +27,7 @@ from benchmarks.pairing import Contender, DisagreementError, Span, Timings
 from benchmarks.result import Claim, Row, Workload
 from innerview.features.corpus import Corpus
 from innerview.features.passing import Pass
+from innerview.features.statistics import usually_kept
 
 LAYER, N_FEATURES, K, POS, CHUNK = 6, 24576, 32, 128, 8192
 TOKENS = 262_144
@@ -298,7 +299,8 @@ def growth() -> list[Growth]:
 
 def _grown(tokens: int, n: int) -> Growth:
     generator = torch.Generator().manual_seed(tokens + n)
-    held = Pass.empty(n, torch.device("cpu"), top=16, sample=32, together=True, vocab=50_257, neurons=False)
+    top, sample = usually_kept(n)
+    held = Pass.empty(n, torch.device("cpu"), top=top, sample=sample, together=True, vocab=50_257, neurons=False)
     rows = tokens // POS
     ids = torch.randint(5, 50_257, (tokens,), generator=generator, dtype=torch.int32)
     starts, none = torch.arange(rows + 1) * POS, torch.zeros(rows, dtype=torch.long)

@@ -11,6 +11,7 @@ import torch
 import innerview as iv
 from innerview.features.best import Best
 from innerview.features.spread import PER_OCTAVE
+from innerview.features.statistics import usually_kept
 from tests.features import made
 from tests.networks import blocks
 
@@ -331,3 +332,9 @@ def test_features_that_are_never_active_have_no_figures_but_a_row() -> None:
     frame = found.frame()
     assert (frame["n_active"] == 0).all() and frame["median"].isna().all() and frame["max"].isna().all()
     assert found.stretches(0, str) == () and found.partners(0) == () and found.fired_on(0, str) == ()
+
+
+def test_of_very_many_features_fewer_examples_are_kept() -> None:
+    assert usually_kept(1536) == usually_kept(131_072) == (16, 32)
+    top, sample = usually_kept(1_048_576)
+    assert 4 <= top < 16 and sample == 2 * top and (top + sample) * 32 * 4 * 1_048_576 < 2 << 30

@@ -216,9 +216,8 @@ def feature_statistics(
         TextError: The corpus cannot be read.
     """
     own = checked_dictionary(dictionary)
-    room = MOST_HELD // (own.n_features * (BEFORE + 1 + BEHIND) * 3)
-    top = max(LEAST, min(TOP, room)) if top is None else top
-    sample = max(2 * LEAST, min(SAMPLE, 2 * room)) if sample is None else sample
+    usual = usually_kept(own.n_features)
+    top, sample = usual[0] if top is None else top, usual[1] if sample is None else sample
     for name, given in (("top", top), ("sample", sample), ("chunk_tokens", chunk_tokens)):
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise FeatureError(f"{name} is a whole number from 1, not {given!r}")
@@ -252,6 +251,12 @@ def feature_statistics(
     return _finished(
         made, read, model=model.name, dictionary=repr(own), site=own.site, bos=bos, is_whole=is_whole
     )  # fmt: skip
+
+
+def usually_kept(n_features: int) -> tuple[int, int]:
+    """The strongest examples, and the activations drawn, that are kept of each feature unless told."""
+    room = MOST_HELD // (n_features * (BEFORE + 1 + BEHIND) * 3)
+    return max(LEAST, min(TOP, room)), max(2 * LEAST, min(SAMPLE, 2 * room))
 
 
 def _neurons(model: Model, dictionary: Dictionary, asked: bool | None) -> str | None:
