@@ -257,3 +257,14 @@ def test_statistics_of_another_dictionary_are_refused() -> None:
 def test_the_unembedding_has_as_many_columns_as_the_network_has_words() -> None:
     dash = iv.dashboard(made.dictionary(), made.opened("llama"))
     assert dash._readout.matrix.shape == (WIDTH, VOCAB) and not dash._readout.centers
+
+
+def test_words_of_an_offloaded_network_are_the_same() -> None:
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: offloading was not tested")
+    model, own = made.opened("llama"), made.dictionary()
+    wanted = iv.dashboard(own, model)[7].promoted
+    accelerate.cpu_offload(model.module, execution_device="cpu")
+    assert next(model.module.parameters()).is_meta
+    told = iv.dashboard(own, model)[7].promoted
+    assert [word.id for word in told] == [word.id for word in wanted]
+    np.testing.assert_allclose([word.logit for word in told], [word.logit for word in wanted], rtol=1e-4)

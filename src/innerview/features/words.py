@@ -123,13 +123,19 @@ def _final_norm(model: Model, matrix: Tensor) -> tuple[Tensor | None, bool]:
         return None, False
     module, width = model.module.get_submodule(site.module), matrix.shape[0]
     parameter = next(module.parameters(), matrix)
+    if parameter.ndim == 1 and len(parameter) != width:
+        raise ModelError(
+            f"the final norm of {model.name} is {len(parameter)} wide and the head reads {width}: something stands between them"
+        )
+    # Offloaded weights are nowhere outside a forward, which takes its input where it computes.
+    device = model.device if parameter.is_meta else parameter.device
     # Mean 0 and mean square 1, nowhere 0: a norm with and without a mean leaves it alone but for its weight.
     half = width // 2
     probe = torch.ones(width)
     probe[half:] = -half / max(1, width - half)
     probe = probe / probe.square().mean().sqrt()
     # Large, so that the norm's epsilon is nothing beside it.
-    rows = torch.stack([probe, -probe, probe + 1.0]).to(parameter.device, parameter.dtype) * 64.0
-    found = module.forward(rows[None])[0].float()
+    rows = torch.stack([probe, -probe, probe + 1.0]).to(device, parameter.dtype) * 64.0
+    found = module.forward(rows[None])[0].float().to(matrix.device)
     centers = torch.allclose(found[0], found[2], rtol=1e-2, atol=1e-3 * float(found[0].abs().amax()))
     return ((found[0] - found[1]) / 2 / probe.to(found)), bool(centers)
