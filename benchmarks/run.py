@@ -17,6 +17,14 @@ from typing import Any
 from benchmarks import environment, machine, table
 
 ROWS = {
+    "1": "row_1_jump_relu",
+    "2": "row_2_jump_relu_narrow",
+    "3": "row_3_exact_codes",
+    "4": "row_4_top_k",
+    "5": "row_5_few_tokens",
+    "6": "row_6_memory",
+    "7": "row_7_chosen_features",
+    "8": "row_8_decoding",
     "9": "row_9_steer_one_feature",
     "10": "row_10_capture_one_layer",
     "10b": "row_10b_small_network",
