@@ -1,5 +1,7 @@
 """Crosscoders and cross-layer transcoders encode, decode and edit as their formulas say in float64."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -229,10 +231,10 @@ def replacing(model: iv.Model, own: iv.CrossLayerTranscoder, x: Tensor, more: Te
     codes: dict[int, Tensor] = {}
     weights = own.weights
 
-    def reads(layer: int) -> object:
+    def reads(layer: int) -> Any:
         return lambda module, args: read.__setitem__(layer, args[0])
 
-    def writes(layer: int) -> object:
+    def writes(layer: int) -> Any:
         def hook(module: torch.nn.Module, args: object, output: Tensor) -> Tensor:
             pre = read[layer] * 0.5 @ weights.encoders[layer].T + weights.encoder_biases[layer]
             codes[layer] = pre.relu()
@@ -247,8 +249,9 @@ def replacing(model: iv.Model, own: iv.CrossLayerTranscoder, x: Tensor, more: Te
 
     handles = []
     for layer, block in enumerate(blocks(model.module)):
-        handles.append(block.mlp.register_forward_pre_hook(reads(layer)))
-        handles.append(block.mlp.register_forward_hook(writes(layer)))
+        mlp: Any = block.mlp
+        handles.append(mlp.register_forward_pre_hook(reads(layer)))
+        handles.append(mlp.register_forward_hook(writes(layer)))
     logits = model.module(x).logits
     for handle in handles:
         handle.remove()

@@ -24,7 +24,7 @@ ROWS = ragged((6, 11, 4, 9, 8, 3))
 
 
 def dictionary(weights: Weights, architecture: Any = ReLU(), **fields: Any) -> iv.Dictionary:
-    given = {"site": SITE, "model": "toy", "source": "a test", "bos": "absent"} | fields
+    given: dict[str, Any] = {"site": SITE, "model": "toy", "source": "a test", "bos": "absent"} | fields
     return iv.Dictionary(weights, architecture, Manifest(False, Normalisation(), **given))
 
 

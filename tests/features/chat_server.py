@@ -56,7 +56,7 @@ def serving(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Server]:
                 # Whoever asked has gone.
                 self.close_connection = True
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

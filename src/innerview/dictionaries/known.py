@@ -119,6 +119,7 @@ class KnownFeatures:
 
     def _set(self, feature: Any, verb: str, gain: Any, offset: Any, options: dict[str, Any]) -> tuple[AddKnown, ...]:
         own, acts = self.crosscoder, self.acts
+        assert acts.mask is not None
         chosen = checked_features(feature, own.n_features)
         change = Affine.of(gain, offset, len(chosen))
         found = own.encode_features(acts, chosen).detach()

@@ -31,7 +31,7 @@ class Passing(Exception):
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect would take the key to another host."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         return None
 
 
@@ -99,7 +99,7 @@ class Endpoint:
         Raises:
             FeatureError: The endpoint refused, or did not answer after all tries.
         """
-        held = threading.Event() if stop is None else stop
+        held, last = threading.Event() if stop is None else stop, Passing("never asked")
         for attempt in range(self.tries):
             try:
                 return self._ask_once(messages)

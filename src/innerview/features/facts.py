@@ -56,10 +56,11 @@ class Fact:
         Raises:
             FeatureError: A field is missing or damaged.
         """
-        fields = [given.get(name) for name in ("kind", "concept", "value")] if isinstance(given, dict) else []
-        if len(fields) != 3 or not all(isinstance(one, str) for one in fields) or fields[0] not in KINDS:
+        fields: dict[str, Any] = given if isinstance(given, dict) else {}
+        kind, concept, value = (fields.get(name) for name in ("kind", "concept", "value"))
+        if kind not in KINDS or not isinstance(concept, str) or not isinstance(value, str):
             raise FeatureError(f"a fact has a kind ({', '.join(KINDS)}), a concept and a value, not {given!r:.80}")
-        return cls(*fields)
+        return cls(kind, concept, value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,7 +117,9 @@ class Store:
                 return "unknown"
             ids, places = self.ids(line.start, line.stop), self.places(line.start, line.stop)[1]
             found |= set((ids[places == 0] == line.bos).tolist())
-        return {(True,): "prepended", (False,): "absent"}.get(tuple(found), "unknown")
+        if len(found) != 1:
+            return "unknown"
+        return "prepended" if found.pop() else "absent"
 
     def shape(self, site: str) -> tuple[int, ...]:
         """Shape of one token's activation."""
