@@ -57,8 +57,10 @@ def sae(**fields: Any) -> iv.Dictionary:
     return dictionary("relu", site="blocks.0.resid", **fields)
 
 
-def dashboard(model: iv.Model, own: iv.Dictionary | None = None, labels: dict[int, str] | None = None) -> Any:
-    made = iv.dashboard(own or sae(), model, TEXTS, progress=False)
+def dashboard(
+    model: iv.Model, own: iv.Dictionary | None = None, labels: dict[int, str] | None = None, texts: Any = TEXTS
+) -> Any:
+    made = iv.dashboard(own or sae(), model, texts, progress=False)
     return made.with_labels(labels) if labels else made
 
 

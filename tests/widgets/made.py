@@ -107,24 +107,22 @@ def training_monitor(world: World) -> Any:
 
 
 def feature_page(world: World) -> Any:
-    return iv.FeaturePage(feature_views.dashboard(world.model, _sae(world), _labels(world)), 3)
+    return iv.FeaturePage(_dashboard(world), 3)
 
 
 def feature_browser(world: World) -> Any:
-    return iv.FeatureBrowser(feature_views.dashboard(world.model, _sae(world), _labels(world)))
+    return iv.FeatureBrowser(_dashboard(world))
 
 
 def feature_map(world: World) -> Any:
-    return iv.FeatureMap(feature_views.dashboard(world.model, _sae(world), _labels(world)))
+    return iv.FeatureMap(_dashboard(world))
 
 
-def _sae(world: World) -> iv.Dictionary:
-    own = feature_views.sae()
-    return own.at(source=world.text(1))
-
-
-def _labels(world: World) -> dict[int, str]:
-    return {i: world.text(i) for i in range(48)}
+def _dashboard(world: World) -> Any:
+    """Features of the world's own tokens, named by its texts."""
+    rows = [world.ids, [world.ids[0], *reversed(world.ids[1:])]]
+    labels = {i: world.text(i) for i in range(48)}
+    return feature_views.dashboard(world.model, feature_views.sae().at(source=world.text(1)), labels, rows)
 
 
 MADE: dict[str, Callable[[World], Any]] = {

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import innerview as iv
+from innerview.widgets import wire
 from tests.widgets.made import World
 
 # Printable characters, a space and a line end, as byte-level vocabularies write them.
@@ -59,7 +60,9 @@ def world(folder: Path, texts: Sequence[str] = ("a", "one", "two", "", "b"), tok
     ids = [0, *(first + nth % max(1, len(words)) if words else 5 + nth for nth in range(tokens - 1))]
     model = iv.open_model(network(len(words)), tokenizer=made)
     object.__setattr__(model, "name", texts[0] or "a model")
-    return World(model, direction_of(texts[1 % len(texts)] or "a direction"), folder, ids, list(texts))
+    # A direction refuses a name of half characters.
+    named = wire.sendable(texts[1 % len(texts)]) or "a direction"
+    return World(model, direction_of(named), folder, ids, list(texts))
 
 
 class Comm:
