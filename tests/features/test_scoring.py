@@ -199,6 +199,31 @@ def test_an_interrupted_scoring_says_so(
     assert found.frame().loc[0, "detection"] == 1.0 and np.isnan(found.frame().loc[2, "correlation"])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_labels_of_a_trained_network_beat_shuffled_ones_and_those_of_random_weights() -> None:
+    trained = iv.open_model("pocket")
+    torch.manual_seed(0)
+    root = type(trained.module)(trained.module.config).eval()
+    random = iv.open_model(root, tokenizer=trained.tokenizer)
+    site, texts = "blocks.4.resid", [one.text for one in KNOWN.drawn("train")]
+    scores = []
+    for model in (random, trained):
+        acts = iv.capture(model, texts, site, progress=False)
+        assert acts.mask is not None
+        own = iv.train_dictionary(
+            {site: acts[site][acts.mask].float()}, site, iv.TopK(8), n_features=256, n_tokens=60_000, batch_tokens=256, progress=False
+        ).dictionary  # fmt: skip
+        board = iv.dashboard(own, model)
+        scores.append(
+            iv.score_labels(board, iv.label_features(board, KNOWN), KNOWN, against=scores[0] if scores else None)
+        )
+    summary = scores[1].summary()
+    assert (summary["gain_low"] > 0).all(), summary
+    # Tokens are read from random weights too; what a trained network adds is above that.
+    assert (summary["random_low"] > 0).all() and (summary["n_random"] > 50).all(), summary
+
+
 def test_what_cannot_be_scored_is_refused(words: tuple[iv.Dashboard, list[list[int]]]) -> None:
     board, rows = words
     own = iv.Endpoint("http://localhost:1/v1", "m", key_env=None)
