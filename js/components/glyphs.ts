@@ -46,7 +46,7 @@ export function pieces(text: string, reading: Reading = "cell"): Piece[] {
 /** A line of text with its invisible characters seen and its spaces left alone. */
 export function readable(text: string): string {
   return pieces(text, "prose")
-    .map((piece) => (piece.text === "\n" ? " " : piece.text))
+    .map((piece) => piece.text.replaceAll("\n", " "))
     .join("");
 }
 

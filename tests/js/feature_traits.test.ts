@@ -36,8 +36,8 @@ describe("what Python sends is drawn", () => {
   it("as a feature's page", async () => {
     await draw(page, "feature_page");
     expect(el.querySelector("h3")!.textContent).toMatch(/^Feature 3/);
-    expect(el.querySelectorAll(".iv-example").length).toBeGreaterThan(3);
-    expect(el.querySelectorAll(".iv-hist-bar").length).toBeGreaterThan(3);
+    expect(el.querySelectorAll(".iv-example").length).toBeGreaterThan(0);
+    expect(el.querySelectorAll(".iv-hist-bar").length).toBeGreaterThan(0);
     expect(el.querySelectorAll(".iv-written-words li").length).toBeGreaterThan(20);
     expect(el.querySelectorAll("button.iv-partner").length).toBeGreaterThan(9);
   });
