@@ -88,14 +88,16 @@ def _let_through(ours: iv.Dictionary, x: torch.Tensor, kind: Kind) -> str:
 def trained(kind: Kind) -> list[str]:
     """Candidates beside active features on the bundled dictionaries, at the activations that they learned from."""
     lines: list[str] = []
+    if not bundled_dictionaries("pocket"):
+        return lines
     model = iv.open_model("pocket")
-    texts = [prompt.text for prompt in iv.pocket.sentences(200)] if bundled_dictionaries("pocket") else []
+    texts = [one.text for name in ("country", "animal") for one in iv.pocket.sentences(name, pairs=100)]
     for name in bundled_dictionaries("pocket"):
         own = iv.load_dictionary(bundled_dictionary("pocket", name))
         if not isinstance(own, iv.Dictionary) or own.encoder is None:
             continue
         acts = iv.capture(model, texts, own.site)
-        x = acts[own.site][acts.mask] if acts.mask is not None else acts[own.site].flatten(0, -2)
+        x = acts[own.site].flatten(0, -2) if acts.mask is None else acts[own.site][acts.mask]
         told = ", ".join(
             f"{one} {_let_through(own, own.prepared(x), one)}" for one in dict.fromkeys((kind, "bfloat16"))
         )

@@ -4,6 +4,8 @@ import random
 
 import torch
 
+import innerview as iv
+from innerview.bundled import bundled_dictionaries, bundled_dictionary
 from innerview.kernels import Encoder, screened
 from innerview.kernels.bounds import Kind
 from tests.kernels import attacks, drawn
@@ -13,7 +15,9 @@ BLOCK = 500
 
 
 def row_26(count: int) -> None:
-    """Exact codes: random rows lose no code against float64, and no value is off by more than float32's rounding."""
+    """Exact codes: random rows, attacks and trained dictionaries lose no code against float64, and no value is off by more than float32's rounding."""
+    for name in bundled_dictionaries("pocket"):
+        on_trained(name)
     chosen = random.Random(26)
     for first in range(0, count, BLOCK):
         rows = min(BLOCK, count - first)
@@ -34,3 +38,15 @@ def row_26(count: int) -> None:
 def _numbers_of_few_digits(encoder: Encoder) -> Encoder:
     """The same with weights that have equals, and sums that meet."""
     return Encoder((encoder.weight * 8).round() / 8, encoder.bias, encoder.rule)
+
+
+def on_trained(name: str) -> None:
+    """Codes of a bundled dictionary at the activations that it reads, by every screen."""
+    own = iv.load_dictionary(bundled_dictionary("pocket", name))
+    if not isinstance(own, iv.Dictionary) or own.encoder is None:
+        return
+    texts = [one.text for concept in ("country", "animal") for one in iv.pocket.sentences(concept, pairs=20)]
+    acts = iv.capture(iv.open_model("pocket"), texts, own.site)
+    x = own.prepared(acts[own.site].flatten(0, -2) if acts.mask is None else acts[own.site][acts.mask])
+    for kind in KINDS:
+        attacks.hold(own.encoder, x, screened.encode(own.encoder, x, kind))

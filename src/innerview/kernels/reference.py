@@ -42,7 +42,7 @@ def activated(rule: Rule, pre: Float[Tensor, "tokens n_features"]) -> Float[Tens
     match rule:
         case Above(threshold=None):
             return pre.relu()
-        case Above(threshold=threshold):
+        case Above(threshold=Tensor() as threshold):
             return torch.where(pre > threshold.to(pre.dtype), pre.relu(), 0.0)
         case Behind(gate=gate, scale=scale, shift=shift):
             magnitude = pre * scale.to(pre.dtype) + shift.to(pre.dtype)
