@@ -181,6 +181,8 @@ class Without(nn.Module):
 def test_loss_effects_are_the_rise_that_transformers_has_without_the_feature(built: tuple) -> None:
     model, own, rows, dash = built
     view = dash.effects(5, examples=2)
+    assert any("effects were not run" in note for note in dash[5].notes)
+    assert not any("effects" in note for note in view.notes)
     examples = [one for part in view.stretches for one in part.examples if one.effects is not None]
     assert len(examples) >= 3 and sum(one.effects is not None for one in view.stretches[0].examples) == 2
     listed = blocks(model.module)

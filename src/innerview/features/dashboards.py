@@ -16,7 +16,7 @@ from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
 from innerview.features import searching
 from innerview.features.corpus import checked_dictionary, reads_bos
-from innerview.features.effects import with_effects
+from innerview.features.effects import NOT_RUN, with_effects
 from innerview.features.loading import read_contents
 from innerview.features.nearest import nearest
 from innerview.features.neuronpedia import NeuronpediaUpload, write_upload
@@ -83,7 +83,7 @@ class Dashboard(ShowsItself):
             number, own.dictionary, own.model, own.site, own.n_tokens, int(own.spread.count[number]), own.histogram(number),
             own.quantiles(number), own.stretches(number, self.spell), together=self._named(own.partners(number)),
             neurons=own.correlated(number), fired_on=own.fired_on(number, self.spell), bos=own.bos,
-            notes=(*notes, *own.notes), **told,
+            notes=(*notes, *own.notes, NOT_RUN), **told,
         )  # fmt: skip
 
     # On demand.

@@ -16,6 +16,8 @@ from innerview.features.view import Example, FeatureView
 from innerview.models.model import Model
 from innerview.where import Where
 
+NOT_RUN = "loss effects were not run: dashboard.effects(feature)"
+
 
 @torch.no_grad()
 def loss_rises(model: Model, dictionary: Dictionary, feature: int, row: list[int]) -> np.ndarray:
@@ -69,9 +71,10 @@ def with_effects(
             except KeyboardInterrupt:
                 is_stopped = True
         stretches.append(replace(stretch, examples=tuple(examples)))
+    told = tuple(note for note in view.notes if note != NOT_RUN)
     notes = [] if corpus is not None else ["loss effects are of the stretch of text that is shown, read by itself"]
     notes += ["loss effects were stopped before the last"] if is_stopped else []
-    return replace(view, stretches=tuple(stretches), notes=(*view.notes, *notes))
+    return replace(view, stretches=tuple(stretches), notes=(*told, *notes))
 
 
 def _of_example(
