@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from innerview.bundled import bundled_names
 from innerview.dictionaries.loaders import (
     circuit_tracer,
     cross_layer,
@@ -66,7 +67,8 @@ def load_dictionary(
         found = saelens.of_object(source, Source(Folder(Path(), "", Path()), type(source).__name__, site=site))
     else:
         found = read(located(source, path, site=site, revision=revision, normalisation=normalisation))
-    made = _said(found, site, model)
+    # Several bundled ones may read one site: there it is their name.
+    made = _said(found, "" if isinstance(source, str) and source in bundled_names() else site, model)
     opened.add("dictionary", made)
     return made
 
