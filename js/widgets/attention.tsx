@@ -61,7 +61,7 @@ function Attention({ sync, theme }: Scene) {
   const weights = attended.of(at, side.value, words.length, all.value, kept.value);
   const isMissing = all.value === null && !(kept.value?.at.token === at && kept.value.at.side === side.value);
   useEffect(() => {
-    if (isMissing) attended.want(at, side.value, pagesOf([span.value, [first, last]]));
+    if (isMissing) attended.want(at, side.value, pagesOf([span.peek(), [first, last]]));
   });
 
   const pinHead = (which: number) => sync.put("head", head.value === which ? -1 : which);
@@ -144,7 +144,9 @@ function Attention({ sync, theme }: Scene) {
           onPin={(cell) => pinHead(rows[cell.layer]!)}
           onUnpin={() => sync.put("head", -1)}
           onSpan={(from, to) => {
-            if (span.peek()[0] !== from || span.peek()[1] !== to) span.value = [from, to];
+            // Scrolling draws the grid anew, and not the text above it.
+            span.value = [from, to];
+            if (isMissing) attended.want(at, side.peek(), pagesOf([[from, to]]));
           }}
         />
       </div>

@@ -16,8 +16,8 @@ from innerview.models.model import Model
 SITES = "blocks.*.attn.pattern"
 # Numbers that are kept: 128 MiB in float32.
 HELD = 2**25
-# Queries that are read together, and how many such blocks are kept.
-BLOCK = 16
+# Numbers of one block of queries that are read together, 32 MiB in float32, and how many such blocks are kept.
+BLOCK = 2**23
 KEPT = 4
 
 
@@ -42,6 +42,7 @@ class Patterns:
         self.is_held = held is not None
         self._model = model
         self._held = held
+        self._queries = max(1, BLOCK // (len(heads) * len(ids)))
         self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -61,9 +62,9 @@ class Patterns:
         if given is None:
             raise WidgetError(f"Attention of {shown.name} needs a text; try iv.Attention(model, 'some text')")
         ids = list(text.encode(shown, given).rows()[0])
-        # The last token's row of each head says which heads there are; a text may be too long for more.
-        last = capture(shown, [ids], SITES, positions=[len(ids) - 1], hermetic=True)
-        heads = [(site, head) for site in last for head in range(last[site].shape[1])]
+        # One token says which heads there are; a text may be too long for more.
+        first = capture(shown, [ids[:1]], SITES, hermetic=True)
+        heads = [(site, head) for site in first for head in range(first[site].shape[1])]
         if len(heads) * len(ids) ** 2 > HELD:
             return cls(shown, ids, None, heads)
         acts = capture(shown, [ids], SITES, hermetic=True)
@@ -96,7 +97,7 @@ class Patterns:
                 f"who attends to a token is known where all patterns are held, and those of {len(self.ids)} tokens are too many; "
                 "capture one layer's patterns and give them to iv.Attention"
             )
-        return self._block(token // BLOCK)[:, token % BLOCK]
+        return self._block(token // self._queries)[:, token % self._queries]
 
     def whole(self) -> np.ndarray | None:
         """All of it, shape [head, pos, key], where it is held."""
@@ -106,7 +107,7 @@ class Patterns:
         """Weights of some queries, shape [head, query, key]; read by one forward at a time."""
         with self._lock:
             if number not in self._blocks:
-                queries = list(range(number * BLOCK, min((number + 1) * BLOCK, len(self.ids))))
+                queries = list(range(number * self._queries, min((number + 1) * self._queries, len(self.ids))))
                 acts = capture(self._model, [self.ids], SITES, positions=queries, hermetic=True, to="cpu")
                 self._blocks[number] = np.concatenate(
                     [_keys(acts[site][0], len(self.ids), site).float().numpy() for site in acts]

@@ -1,0 +1,130 @@
+"""Pictures of the widgets for the docs: light and dark, narrow and wide, from pages without a kernel.
+
+    python scripts/screenshots.py [name …]
+
+Writes docs/images/<widget>_<light|dark>_<narrow|wide>.png. Look at them before they are committed.
+"""
+
+import argparse
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, sync_playwright
+
+import innerview as iv
+from tests.conftest import chromium
+
+OUT = Path(__file__).resolve().parent.parent / "docs/images"
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = {"narrow": 480, "wide": 1080}
+SCHEMES = ("light", "dark")
+
+
+def patch_grid(model: iv.Model) -> Any:
+    metric = iv.logit_difference(" Paris", " Tokyo")
+    grid = iv.patch_grid(model, "The capital of France is", "The capital of Japan is", metric=metric, progress=False)
+    return grid.widget().read(5, 5)
+
+
+def attention(model: iv.Model) -> Any:
+    widget = iv.Attention(model, "When Mary and John went to the market , John gave a book to")
+    widget.layer, widget.head = 6, 50
+    return widget
+
+
+def evidence_card(_: iv.Model) -> Any:
+    drawn = random.Random(0)
+    controls = (
+        iv.Control(
+            "random directions at equal KL", 0.005, threshold=0.01, n=200, effect=4.1,
+            compared_with=[drawn.gauss(0, 1) for _ in range(200)], why="an invented example, as all numbers of this card",
+        ),
+        iv.Control("cost", 0.8, unit="nat a token", n=60, interval=(0.7, 0.93)),
+        iv.Control("prompts that move the wrong way", 0.31, threshold=0.2, n=60, interval=(0.2, 0.42), is_ours=True),
+        iv.Control.not_run("prompting instead", "no prompt was given"),
+        iv.Control.not_applicable("row part of the subspace", "no linear reader has a kernel at this site"),
+    )  # fmt: skip
+    card = iv.Evidence(
+        "“good mood” steers pocket toward words of good mood", controls, about="pocket · blocks.3.resid"
+    ).widget()
+    card.shown = [0]
+    return card
+
+
+def training_monitor(model: iv.Model) -> Any:
+    monitor = iv.TrainingMonitor()
+    texts = [
+        "The capital of France is Paris .",
+        "When Mary and John went to the market , John gave a book to Mary .",
+        "The film was lovely and we smiled .",
+    ]
+    settings = iv.TrainingSettings(n_tokens=20_000, batch_tokens=200, report_every=2)
+    spec = iv.DictionarySpec("blocks.3.resid", iv.TopK(4), n_features=64)
+    iv.train_dictionaries(model, [spec], texts=texts * 200, settings=settings, progress=False)
+    return monitor
+
+
+def panel(model: iv.Model) -> Any:
+    good, bad = ["The film was lovely", "I love this trip"], ["The film was awful", "I hate this trip"]
+    mood = iv.contrast(model, good, bad, site="blocks.3.resid", name="good mood")
+    iv.attach(model, [iv.Add(mood, 2.0)], name="good mood")
+    iv.attach(model, [iv.ProjectOut(mood)], name="no mood").enabled = False
+    made = iv.panel()
+    iv.detach(model)
+    return made
+
+
+PICTURES: dict[str, Callable[[iv.Model], Any]] = {
+    "patch_grid": patch_grid,
+    "attention": attention,
+    "evidence_card": evidence_card,
+    "training_monitor": training_monitor,
+    "panel": panel,
+}
+
+
+def taken(browser: Browser, path: Path, scheme: Any, width: int) -> bytes:
+    """A picture of the one widget of a page, its network cut; what the page says is an error."""
+    context = browser.new_context(offline=True, color_scheme=scheme, viewport={"width": width, "height": 900})
+    page, said = context.new_page(), list[str]()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(path.as_uri())
+    section = page.locator("section.iv")
+    section.wait_for()
+    page.wait_for_timeout(100)
+    picture = section.screenshot()
+    context.close()
+    if said:
+        raise SystemExit(f"{path.name} said: {said}")
+    return picture
+
+
+def main() -> None:
+    """Take the pictures that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*PICTURES, []], help="widgets; all when left out")
+    names = parser.parse_args().names or list(PICTURES)
+    OUT.mkdir(parents=True, exist_ok=True)
+    model = iv.open_model("pocket")
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=OPTIONS)
+        for name in names:
+            path = PICTURES[name](model).to_html(Path(folder) / f"{name}.html")
+            for scheme in SCHEMES:
+                for size, width in WIDTHS.items():
+                    (OUT / f"{name}_{scheme}_{size}.png").write_bytes(taken(browser, path, scheme, width))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
