@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help tour lab test lint format types bench bench-gpu results soak oracles formats architectures pins wheel clean
+.PHONY: help tour lab test lint format types bench bench-gpu growth results soak oracles formats architectures pins wheel clean
 
 BIN := .venv/bin
 GPU_PYTHON ?= python3
@@ -48,6 +48,9 @@ bench: .venv/.dev ## the rows of the performance table that exist
 
 bench-gpu: ## the rows that a GPU runs, in a Python whose torch has CUDA (GPU_PYTHON=...)
 	PYTHONPATH=src:. $(GPU_PYTHON) -m benchmarks.gpu.run $(BENCH_OPTIONS)
+
+growth: .venv/.dev ## how the cost of rows 1, 4 and 14 grows with tokens and features (long)
+	PYTHONPATH=src:. .venv-bench/bin/python -m benchmarks.growth $(GROWTH_OPTIONS)
 
 results: .venv/.dev ## docs/performance.md and its plots, from what was measured
 	$(BIN)/python -m benchmarks.results_page

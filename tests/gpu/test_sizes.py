@@ -8,6 +8,7 @@ from innerview.kernels.fused_screen import Screened
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Rule
 from innerview.kernels.slots import Part, Slots, read_out
 from innerview.kernels.sums import summed
+from tests.kernels.fused_screen_cases import widened
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 RULES = ("above", "behind", "largest")
@@ -59,8 +60,7 @@ def test_screened_codes_are_those_of_float64(size: tuple[int, int, int], rule: s
     one, x = encoder(rule, m, d, torch.float32), inputs(n, d, torch.float32)
     counted = Screened()
     got = fused_screen.encode(one, x, counted)
-    wide = {name: tensor.double() for name, tensor in vars(one.rule).items() if isinstance(tensor, torch.Tensor)}
-    oracle = Encoder(one.weight.double(), one.bias.double(), type(one.rule)(**wide) if wide else one.rule)
+    oracle = widened(one)
     wanted = reference.encode(oracle, x.double())
     assert torch.equal(got.tokens, wanted.tokens) and torch.equal(got.features, wanted.features)
     torch.testing.assert_close(got.values, wanted.values.float(), rtol=2e-7, atol=0.0)

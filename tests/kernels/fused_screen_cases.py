@@ -8,6 +8,7 @@ import torch
 from innerview.kernels import fused_screen, reference
 from innerview.kernels.fused_screen import Screened
 from innerview.kernels.rules import Above, Encoder, Largest, Sparse
+from tests.kernels.attacks import ATTACKS, Attack, hold
 from tests.kernels.drawn import encoder, inputs, real_encoder, real_inputs
 from tests.kernels.fused_cases import DEVICE, assert_same
 
@@ -95,6 +96,17 @@ def test_no_code_is_lost_of_inputs_that_a_bound_could_trip_over(name: str, rule:
     else:
         one = Encoder(weight, one.bias, one.rule)
     assert_exact(fused_screen.encode(one, x), one, x)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_no_code_is_lost_under_attack(attack: Attack) -> None:
+    weight, x, threshold = attack(torch.Generator().manual_seed(11))
+    # Some of the rows, whose own thresholds are among the features': the interpreter is slow.
+    x = x[:6]
+    for rule in (Above(threshold), Largest(5)):
+        one = Encoder(weight, torch.zeros(len(weight)), rule)
+        found = fused_screen.encode(placed(one), x.to(DEVICE))
+        hold(one, x, Sparse(found.tokens.cpu(), found.features.cpu(), found.values.cpu()))
 
 
 def test_massive_coordinates_are_kept_in_float32_and_let_fewer_candidates_through() -> None:

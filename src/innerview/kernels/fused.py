@@ -7,11 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.kernels import largest
+from innerview.kernels.derived import derived
 from innerview.kernels.path import Path, Task
 from innerview.kernels.program import is_interpreted, why_not
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
 from innerview.kernels.slots import Part, Slots, read_out, room
-from innerview.kernels.tiling import ROUNDS_TO_0, Product
+from innerview.kernels.tiling import ROUNDS_TO_0, Product, single
 from innerview.kernels.work import products_a_second
 
 # Tokens of one launch: the slots of more would grow with the tokens.
@@ -60,18 +61,21 @@ def _block(encoder: Encoder, x: Tensor) -> Sparse:
 
 def prepared(encoder: Encoder, x: Tensor) -> tuple[Product, str]:
     """The product of an encoder and inputs, and the name of the rule in `tiles`."""
-    # One below 0 lets no negative number through, and what rounds to 0 is no code.
-    least = ROUNDS_TO_0[encoder.weight.dtype]
-    none = torch.full_like(encoder.bias, least, dtype=torch.float32)
+    # A threshold below 0 lets no negative number through, and what rounds to 0 is no code.
+    least, bias = ROUNDS_TO_0[encoder.weight.dtype], single(encoder.bias)
     match encoder.rule:
-        case Above(threshold=Tensor() as threshold):
-            name, by_feature = "above", (threshold.float().clamp(min=least), none, none)
         case Behind(gate=gate, scale=scale, shift=shift):
-            name, by_feature = "behind", (gate.float(), scale.float(), shift.float())
+            name, by_feature = "behind", (single(gate), single(scale), single(shift))
+        case Above(threshold=Tensor() as threshold):
+            cut = derived(threshold, f"cuts from {least}", lambda own: own.float().clamp(min=least))
+            name, by_feature = "above", (cut, cut, cut)
         case _:
-            name, by_feature = "above", (none, none, none)
+            cut = derived(
+                encoder.bias, f"cuts of {least}", lambda own: torch.full_like(own, least, dtype=torch.float32)
+            )
+            name, by_feature = "above", (cut, cut, cut)
     weight = encoder.weight.contiguous()
-    return Product(x.contiguous(), weight, encoder.bias.float(), by_feature, weight.dtype), name
+    return Product(x.contiguous(), weight, bias, by_feature, weight.dtype), name
 
 
 def fill(encoder: Encoder, x: Float[Tensor, "tokens d"], slots: Slots) -> None:

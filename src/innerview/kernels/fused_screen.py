@@ -239,7 +239,6 @@ def _again(
 ) -> Tensor:
     """Keys of the k largest of some tokens, of all features that may reach a value."""
     some = product.of_rows(rows)
-    assert some.by_row is not None
     some = replace(some, by_row=torch.cat([some.by_row, least[None]]))
     found = torch.zeros(len(rows), k, dtype=torch.int64, device=x.device)
     left, capacity = torch.arange(len(rows), device=x.device), room(16 * k, encoder.n_features)

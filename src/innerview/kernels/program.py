@@ -21,15 +21,10 @@ class Program:
 
     @cached_property
     def _compiled(self) -> Any:
-        import triton
-        import triton.language
+        import triton  # pyright: ignore[reportMissingImports]
+        import triton.language  # pyright: ignore[reportMissingImports]
 
-        own = self.source.__globals__
-        own["tl"] = triton.language
-        # What a program calls is part of it: Triton looks for it by its name.
-        for name in self.source.__code__.co_names:
-            if isinstance(own.get(name), Program):
-                own[name] = own[name]._compiled
+        self.source.__globals__["tl"] = triton.language
         return triton.jit(self.source)
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:

@@ -13,7 +13,7 @@ from innerview.kernels.rules import Above, Behind, Encoder
 from innerview.kernels.slots import Slots
 
 if TYPE_CHECKING:
-    import triton.language as tl
+    import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 # Candidates of a token that one program computes, and numbers of the width at a time.
 CANDIDATES, DEPTH = 16, 128

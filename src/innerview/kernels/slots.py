@@ -13,7 +13,7 @@ from innerview.kernels.program import Program
 from innerview.kernels.rules import Sparse
 
 if TYPE_CHECKING:
-    import triton.language as tl
+    import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 # Sorts behind every word: no feature has this number.
 NONE = 0x7FFFFFFFFFFFFFFF

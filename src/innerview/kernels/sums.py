@@ -12,7 +12,7 @@ from innerview.kernels.program import Program, is_interpreted
 from innerview.kernels.rules import Sparse
 
 if TYPE_CHECKING:
-    import triton.language as tl
+    import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 # Numbers of a row of the decoder that one program sums, and rows that it has under way at once.
 WIDTH, AT_ONCE = 1024, 8

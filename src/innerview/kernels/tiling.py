@@ -1,10 +1,11 @@
 """How the product is cut into tiles, and their launch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from innerview.kernels.derived import derived
 from innerview.kernels.program import is_interpreted
 from innerview.kernels.slots import Slots
 from innerview.kernels.tiles import tiles
@@ -41,6 +42,11 @@ class Tiling:
         return -(-n_features // self.features)
 
 
+def single(numbers: Tensor) -> Tensor:
+    """Numbers of each feature in float32; a conversion is kept beside them, since a token's encoding takes less time than many launches."""
+    return numbers if numbers.dtype == torch.float32 else derived(numbers, "float32", lambda own: own.float())
+
+
 @dataclass(frozen=True, eq=False)
 class Product:
     """What tiles multiply, and what they know of each feature; the names are those of `tiles`.
@@ -51,7 +57,7 @@ class Product:
         bias: float32, shape [n_features].
         by_feature: first, second and third, float32, shape [n_features].
         dtype: Format of the codes.
-        by_row: float32, for rules that take it.
+        by_row: float32, for rules that take it; else empty.
     """
 
     x: Tensor
@@ -59,11 +65,11 @@ class Product:
     bias: Tensor
     by_feature: tuple[Tensor, Tensor, Tensor]
     dtype: torch.dtype
-    by_row: Tensor | None = None
+    by_row: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def of_rows(self, rows: Tensor) -> "Product":
         """The same of some rows of the input."""
-        by_row = None if self.by_row is None else self.by_row[..., rows].contiguous()
+        by_row = self.by_row[..., rows].contiguous() if self.by_row.numel() else self.by_row
         return replace(self, x=self.x[rows], by_row=by_row)
 
     def fill(self, rule: str, slots: Slots) -> None:
@@ -83,7 +89,7 @@ class Product:
             return
         grid = (-(-n // tiling.rows) * tiling.along_features(m),)
         tiles[grid](
-            self.x, self.weight, self.bias, *self.by_feature, self.x if self.by_row is None else self.by_row, words, counts,
+            self.x, self.weight, self.bias, *self.by_feature, self.by_row if self.by_row.numel() else self.x, words, counts,
             n, m, d, capacity, RULE=rule, BEST=best, LEAST=ROUNDS_TO_0[self.dtype], PRECISION="ieee", IS_WIDENED=is_interpreted(),
             IS_EVEN=d % tiling.depth == 0, ROWS=tiling.rows, FEATURES=tiling.features, DEPTH=tiling.depth, GROUP=tiling.group, LANE=min(32, tiling.features // 4),
             num_warps=tiling.warps, num_stages=tiling.stages,
