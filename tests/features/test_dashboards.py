@@ -235,6 +235,22 @@ def test_a_search_finds_what_fires_on_a_word_and_what_promotes_it(built: tuple) 
     assert dash.search("nothing says this").empty and own is dash.dictionary
 
 
+def test_a_search_finds_what_fires_inside_a_word_of_several_tokens() -> None:
+    model, own = made.opened(), made.dictionary(k=3)
+    rows = [[1, 3 + i, 40, 41, 42, 3 + i] for i in range(30)]
+    dash = iv.dashboard(own, model, rows)
+    whole = np.stack([made.dense(model, own, row) for row in rows])
+    found = dash.search(f"{model.tokenizer.decode([40])} {model.tokenizer.decode([41])}", k=made.N)
+    fires = dict(zip(found["feature"], found["score"], strict=True))
+    wanted = {}
+    for feature in range(made.N):
+        held = [one.place % 6 for one in dash.statistics.sample.drawn(feature)]
+        share = sum(place in (2, 3) for place in held) / max(1, len(held))
+        wanted |= {feature: share} if share else {}
+        assert bool(held) == bool((whole[:, 1:, feature] > 0).any())
+    assert fires == pytest.approx(wanted) and len(wanted) > 2
+
+
 def test_the_table_and_the_figure_have_one_row_and_one_dot_a_feature(built: tuple) -> None:
     *_, dash = built
     frame = dash.frame()

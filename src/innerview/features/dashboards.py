@@ -33,6 +33,8 @@ from innerview.shows import ShowsItself
 
 WORDS, NEAREST = 10, 10
 EFFECTS = 3
+# Tokens of a word that is searched for.
+MOST_PARTS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,9 @@ class Dashboard(ShowsItself):
         own = self.statistics
         if own is not None and own.profile is not None:
             rows += searching.fired_on(own.profile, own, ids, self._vocabulary)
+        if own is not None:
+            for several in self._spellings(word):
+                rows += searching.fired_within(own.sample, several, word)
         if self.dictionary is not None and isinstance(self._readout, Readout):
             known = [i for i in ids if i < self._readout.matrix.shape[1]]
             rows += searching.promoting(self.dictionary, self._readout, known, self._vocabulary, k)
@@ -253,6 +258,13 @@ class Dashboard(ShowsItself):
         if self.model is None or self.model.tokenizer is None:
             return self.spelled
         return {i: self.spell(i) for i in range(len(self.model.tokenizer))}
+
+    def _spellings(self, word: str) -> list[list[int]]:
+        """A word of several tokens as ids, at a text's front and behind a space."""
+        if self.model is None or self.model.tokenizer is None:
+            return []
+        spelled = [self.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (word, f" {word}")]
+        return [list(ids) for ids in dict.fromkeys(map(tuple, spelled)) if 1 < len(ids) <= MOST_PARTS]
 
     def _words(self, feature: int) -> tuple[tuple[Word, ...], ...]:
         if self.written is not None:

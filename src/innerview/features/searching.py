@@ -7,6 +7,7 @@ import torch
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
+from innerview.features.kept import Kept
 from innerview.features.profile import Profile
 from innerview.features.statistics import FeatureStatistics
 from innerview.features.view import Label
@@ -44,6 +45,28 @@ def fired_on(
             (row, "fires on", spelled[i], score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
     return made
+
+
+def fired_within(kept: Kept, ids: list[int], wanted: str) -> list[tuple[int, str, str, float]]:
+    """Features that are active inside a word of several tokens, with the share of what was drawn of each that lies there.
+
+    Args:
+        kept: A draw of each feature's activations.
+        ids: The word's tokens, in order.
+        wanted: The word.
+    """
+    windows, n = kept.ids, len(ids)
+    inside = torch.zeros(kept.places.shape, dtype=torch.bool)
+    # The word may stand so that any of its tokens is the one that was drawn.
+    for start in range(max(0, kept.before - n + 1), min(kept.before, windows.shape[2] - n) + 1):
+        is_here = torch.ones_like(inside)
+        for step, one in enumerate(ids):
+            is_here &= windows[:, :, start + step] == one
+        inside |= is_here
+    held = (kept.places >= 0).sum(dim=1)
+    shares = inside.sum(dim=1).double() / held.clamp(min=1)
+    rows = shares.nonzero()[:, 0]
+    return [(row, "fires on", wanted, share) for row, share in zip(rows.tolist(), shares[rows].tolist(), strict=True)]
 
 
 @torch.no_grad()
