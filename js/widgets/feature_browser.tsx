@@ -6,17 +6,17 @@ import { FeatureTable } from "../components/feature_table";
 import { Frame, Verb, type Status } from "../components/frame";
 import { readable } from "../components/glyphs";
 import { mount, type Scene } from "../components/mount";
-import { compares, findSaved, intsOf, PAGE, packInts, Rows, sameQuery, type BrowserAbout, type FirstRows, type Query } from "../components/rows";
-import { arrived, type Packed } from "../wire";
+import { compares, findSaved, PAGE, Rows, sameQuery, type BrowserAbout, type FirstRows, type Query } from "../components/rows";
+import { useSelection } from "../components/selection";
+import { arrived } from "../wire";
 import type { View } from "../sync";
 
 const HEADING = "Features";
 
-function FeatureBrowser({ sync, theme, bus, root }: Scene) {
+function FeatureBrowser({ sync, theme, bus, root, ended }: Scene) {
   const about = sync.trait<BrowserAbout>("about").value;
   const first = sync.trait<FirstRows>("first");
   const query = sync.trait<Query>("query");
-  const selectedWire = sync.trait<Packed>("selected");
   const status = sync.trait<Status>("status").value;
   const opened = sync.trait<number>("opened").value;
   const sheet = useSheet(sync, bus);
@@ -24,7 +24,7 @@ function FeatureBrowser({ sync, theme, bus, root }: Scene) {
   const sight = useRef<[number, number]>([0, 0]);
   const isAsking = useRef(false);
   const page = sync.life.value === "page";
-  const selected = useComputed(() => intsOf(selectedWire.value));
+  const { selected, put } = useSelection(sync, bus, about, ended);
   // The rows that are known outlive a kernel that falls silent.
   const isPage = useComputed(() => sync.life.value === "page");
   const rows = useComputed(() => (isPage.value ? findSaved(first.value, about.columns, query.value) : new Rows(first.value.query, first.value)));
@@ -66,7 +66,7 @@ function FeatureBrowser({ sync, theme, bus, root }: Scene) {
   const toggle = (feature: number) => {
     const next = new Set(selected.value);
     if (!next.delete(feature)) next.add(feature);
-    sync.put("selected", packInts(next));
+    put(next);
   };
   const open = (feature: number) => {
     sheet.told.value = { state: "ready", message: "" };
@@ -83,7 +83,7 @@ function FeatureBrowser({ sync, theme, bus, root }: Scene) {
     );
   };
   const selectFound = () => {
-    if (page) sync.put("selected", packInts(Array.from({ length: rows.value.total }, (_, i) => rows.value.at(i)!.feature)));
+    if (page) put(Array.from({ length: rows.value.total }, (_, i) => rows.value.at(i)!.feature));
     else sync.ask("select", { query: query.value }).catch((error: Error) => (sheet.told.value = { state: "error", message: error.message }));
   };
   const found = rows.value.total;
@@ -98,7 +98,7 @@ function FeatureBrowser({ sync, theme, bus, root }: Scene) {
       verbs={
         <>
           <Verb label={`select these ${found.toLocaleString("en-US")}`} disabled={found === 0} onAct={selectFound} />
-          <Verb label="select none" disabled={selected.value.size === 0} onAct={() => sync.put("selected", packInts([]))} />
+          <Verb label="select none" disabled={selected.value.size === 0} onAct={() => put([])} />
         </>
       }
       foot={

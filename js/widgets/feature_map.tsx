@@ -6,8 +6,8 @@ import { said, title } from "../components/feature_table";
 import { Frame, Verb, type Status } from "../components/frame";
 import { readable } from "../components/glyphs";
 import { mount, type Scene } from "../components/mount";
-import { intsOf, packInts } from "../components/rows";
 import { boxOf, Plot, ranks, type Box, type Spot } from "../components/scatter";
+import { useSelection } from "../components/selection";
 import { arrived, unpack, type Numbers, type Packed } from "../wire";
 import type { View } from "../sync";
 
@@ -29,13 +29,12 @@ interface About {
   about: string;
 }
 
-function FeatureMap({ sync, theme, bus }: Scene) {
+function FeatureMap({ sync, theme, bus, ended }: Scene) {
   const about = sync.trait<About>("about").value;
   const pointsWire = sync.trait<Packed>("points");
   const columns = sync.trait<Record<string, Packed>>("columns");
   const labels = sync.trait<string[]>("labels").value;
   const colour = sync.trait<string>("colour");
-  const selectedWire = sync.trait<Packed>("selected");
   const status = sync.trait<Status>("status").value;
   const told = useSignal<Status>({ state: "ready", message: "" });
   const fetched = useSignal<Record<string, Numbers>>({});
@@ -43,7 +42,7 @@ function FeatureMap({ sync, theme, bus }: Scene) {
   const at = useSignal<number | null>(null);
   const box = useSignal<Box | null>(null);
   const points = useComputed(() => unpack(pointsWire.value).data);
-  const selected = useComputed(() => intsOf(selectedWire.value));
+  const { selected, put } = useSelection(sync, bus, about, ended);
   const values = useComputed<Numbers | null>(() => {
     const sent = columns.value[colour.value];
     return sent ? unpack(sent).data : (fetched.value[colour.value] ?? null);
@@ -77,7 +76,7 @@ function FeatureMap({ sync, theme, bus }: Scene) {
     }
     sync.ask("follow", { feature }).catch(fail);
   };
-  const select = (features: number[], isMore: boolean) => sync.put("selected", packInts(new Set(isMore ? [...selected.value, ...features] : features)));
+  const select = (features: number[], isMore: boolean) => put(new Set(isMore ? [...selected.value, ...features] : features));
   const chosen = at.value;
   const label = chosen === null ? "" : (labels[chosen] ?? heard.value[chosen] ?? "");
   const value = chosen === null || !values.value ? NaN : values.value[chosen]!;

@@ -289,6 +289,8 @@ def test_on_a_page_from_the_disk_the_widgets_are_alive_and_linked(
     page.locator("section.iv-map .iv-map").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator("section.iv-map .iv-said")).to_contain_text("feature ")
+    page.keyboard.press(" ")
+    expect(table).to_contain_text("1 selected")
     page.screenshot(path=screens / "features_page.png", full_page=True)
     assert page.evaluate("document.pwned") is None
     assert said == []

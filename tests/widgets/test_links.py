@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,16 @@ def test_a_dictionary_that_was_measured_is_still_the_same(model: iv.Model, own: 
     measured = own.measured(iv.capture(model, "some text", own.site))
     page = iv.FeaturePage(dashboard(model, measured), 1)
     assert links.open_feature(model, links.key_of(own), 4) is page
+
+
+def test_a_set_that_is_selected_is_selected_in_every_view_of_the_same_features(model: iv.Model, board: Any) -> None:
+    browser, shown, other = iv.FeatureBrowser(board), iv.FeatureMap(board), iv.FeatureMap(dashboard(model, sae(seed=1)))
+    sent = np.array([5, 2], np.int32)
+    shown.set_state({"selected": {"data": memoryview(sent.tobytes()), "dtype": "int32", "shape": [2]}})
+    assert browser._writer.wait() and browser.selection.tolist() == [2, 5]
+    browser.selection = [7]
+    assert shown._writer.wait() and shown.selection.tolist() == [7]
+    assert other.selection.tolist() == []
 
 
 def test_what_was_read_from_files_is_linked_by_what_it_was_read_into(board: Any, tmp_path: Path) -> None:

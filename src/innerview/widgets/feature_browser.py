@@ -15,8 +15,9 @@ from innerview.models.model import Model
 from innerview.widgets import links, wire
 from innerview.widgets.base import plain, whole
 from innerview.widgets.feature_sheet import FeatureSheet, identity, source_parts
-from innerview.widgets.feature_table import FeatureTable, Query, checked_selection
+from innerview.widgets.feature_table import FeatureTable, Query
 from innerview.widgets.newest import Newest
+from innerview.widgets.selecting import SelectsFeatures
 from innerview.widgets.static_page import Saved
 
 PAGE_ROWS = 500
@@ -27,7 +28,7 @@ TABLE_ROWS = 40
 WORDED_ROWS = 50_000
 
 
-class FeatureBrowser(FeatureSheet):
+class FeatureBrowser(FeatureSheet, SelectsFeatures):
     """All features, sortable and searchable; a feature's page opens beneath, or in a `FeaturePage` of the same dictionary.
 
     Args:
@@ -49,7 +50,6 @@ class FeatureBrowser(FeatureSheet):
     about = traitlets.Dict().tag(sync=True)
     first = traitlets.Dict().tag(sync=True)
     query = traitlets.Dict().tag(sync=True, echo_update=False)
-    selected = traitlets.Dict().tag(sync=True, echo_update=False)
 
     def __init__(
         self, shown: Any, *, directions: Sequence[Direction] | Direction = (), model: Model | None = None,
@@ -72,7 +72,6 @@ class FeatureBrowser(FeatureSheet):
             about=self._about(shown),
             query=query.to_dict(),
             first=self._first(query),
-            selected=wire.pack(np.zeros(0), "int32"),
         )
         self.observe(lambda _: self._find_soon(), "query")
 
@@ -82,20 +81,6 @@ class FeatureBrowser(FeatureSheet):
         return cls(result)
 
     # What Python asks.
-
-    @property
-    def selection(self) -> np.ndarray:
-        """The features that are selected, in order, shape [n]."""
-        return wire.unpack(self.selected).copy()
-
-    @selection.setter
-    def selection(self, features: Any) -> None:
-        chosen = np.unique(np.asarray(features, dtype=np.int64))
-        if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < self._table.n_features:
-            raise WidgetError(
-                f"features are 0 to {self._table.n_features - 1}; received {int(chosen[0])} to {int(chosen[-1])}"
-            )
-        self.selected = wire.pack(chosen, "int32")
 
     def found(self) -> np.ndarray:
         """The features that the table shows, in its order, shape [n]."""
@@ -112,9 +97,6 @@ class FeatureBrowser(FeatureSheet):
 
     def check_query(self, value: Any) -> dict[str, Any]:
         return self._checked_query(value).to_dict()
-
-    def check_selected(self, value: Any) -> dict[str, Any]:
-        return wire.pack(checked_selection(value, self._table.n_features), "int32")
 
     def do_rows(self, message: dict[str, Any]) -> Any:
         """A page of the rows that a query finds."""

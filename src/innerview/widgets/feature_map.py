@@ -11,17 +11,18 @@ from innerview.errors import WidgetError
 from innerview.features.layouts import Layout, PCALayout
 from innerview.models.model import Model
 from innerview.widgets import links, wire
-from innerview.widgets.base import Widget, choice, whole
+from innerview.widgets.base import choice, whole
 from innerview.widgets.feature_browser import frame_of
 from innerview.widgets.feature_sheet import identity, source_parts
-from innerview.widgets.feature_table import FeatureTable, Query, checked_selection
+from innerview.widgets.feature_table import FeatureTable, Query
+from innerview.widgets.selecting import SelectsFeatures
 
 LABEL_BYTES = 300_000
 COLUMN_BYTES = 1_500_000
 TABLE_ROWS = 40
 
 
-class FeatureMap(Widget):
+class FeatureMap(SelectsFeatures):
     """Features as points: hover, draw round a set, colour by any column.
 
     Args:
@@ -45,7 +46,6 @@ class FeatureMap(Widget):
     columns = traitlets.Dict().tag(sync=True)
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)
     colour = traitlets.Unicode("").tag(sync=True, echo_update=False)
-    selected = traitlets.Dict().tag(sync=True, echo_update=False)
 
     def __init__(
         self, shown: Any, *, layout: Layout | None = None, points: Any = None, dictionary: Dictionary | None = None,
@@ -68,24 +68,13 @@ class FeatureMap(Widget):
             columns={name: wire.pack(self._table.columns[name], "float32") for name in (names if fits else names[:1])},
             labels=self._named if sum(map(len, self._named)) <= LABEL_BYTES else [],
             colour=names[0] if names else "",
-            selected=wire.pack(np.zeros(0), "int32"),
         )
         links.join(self, model=self._model, dictionary=self._dictionary, source=self._source)
-
-    # What Python asks.
-
-    @property
-    def selection(self) -> np.ndarray:
-        """The features that are selected, in order, shape [n]."""
-        return wire.unpack(self.selected).copy()
 
     # What the browser asks.
 
     def check_colour(self, value: Any) -> str:
         return choice(value, self._table.names)
-
-    def check_selected(self, value: Any) -> dict[str, Any]:
-        return wire.pack(checked_selection(value, self._table.n_features), "int32")
 
     def do_column(self, message: dict[str, Any]) -> dict[str, Any]:
         """One column, where not all were sent."""
