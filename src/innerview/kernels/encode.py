@@ -30,7 +30,7 @@ from innerview.kernels.screened import SCREENS
 REFERENCE = Path("reference", reference.encode, lambda task: None, work.dense_seconds, "plain torch")
 PATHS: tuple[Path, ...] = (REFERENCE, *SCREENS, COMPILED, FUSED, FUSED_SCREEN)
 # Below this many products plain torch takes some milliseconds, and nothing is measured or compiled to save them.
-SMALL = 1 << 27
+SMALL = 1 << 26
 
 _forced: ContextVar[str | None] = ContextVar("innerview_kernel", default=None)
 
@@ -87,7 +87,11 @@ def encode(encoder: Encoder, x: Float[Tensor, "tokens d"], path: str | None = No
             f"give [tokens, {encoder.d}] in its format, beside it"
         )
     refuse_not_finite(x)
-    return named(choose(Task.of(encoder, len(x)), path).path).encode(encoder, x)
+    choice = choose(Task.of(encoder, len(x)), path)
+    with_loops = [choice.seconds[one.name] for one in SCREENS if one.name in choice.seconds]
+    if with_loops:
+        work.PATIENCE.wait(choice.seconds[choice.path], min(with_loops))
+    return named(choice.path).encode(encoder, x)
 
 
 @contextmanager

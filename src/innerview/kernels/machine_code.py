@@ -36,6 +36,14 @@ def has_numba() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
+def is_awake() -> bool:
+    """Whether the loops were called in this process, so that numba is loaded and no call waits for it."""
+    return bool(_awake)
+
+
+_awake: list[bool] = []
+
+
 @cache
 def compiled() -> SimpleNamespace | ModuleType:
     """The loops by name, each compiled at its first call, and kept on disk for the next process."""
@@ -43,6 +51,7 @@ def compiled() -> SimpleNamespace | ModuleType:
         return loops
     import numba
 
+    _awake.append(True)
     # Sums in any order, which the bounds allow for; NaN and infinity keep their meaning. Python's lock is let go, so that threads share the rows.
     options: dict[str, Any] = {
         "nogil": True,

@@ -81,20 +81,15 @@ class Screen:
         return derived(self.encoder.weight, self.kind, lambda one: bounds.rounded(one.float(), self.kind))
 
     @cached_property
-    def cuts(self) -> Tensor:
-        """What a pre-activation must be above to be a code, float64, shape [n_features]."""
-        match self.encoder.rule:
-            case Behind(gate=gate, scale=scale, shift=shift):
-                return torch.maximum(-gate.double(), -shift.double() / scale.double())
-            case Above(threshold=Tensor() as threshold):
-                return threshold.double().clamp(min=0.0)
-            case _:
-                return torch.zeros(self.encoder.n_features, dtype=torch.float64)
+    def known(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the loops know of each feature: float32 [9, n_features], in the places that `loops` names, and its cut in float64."""
+        rule = self.encoder.rule
+        own = tuple(one for one in (self.encoder.bias, *vars(rule).values()) if isinstance(one, Tensor))
+        name = f"{type(rule).__name__} by {self.kind}"
+        return derived(self.encoder.weight, name, lambda _: self._known(), own)
 
-    @cached_property
-    def of_column(self) -> Tensor:
-        """What the loops know of each feature, in the places that `loops` names, float32, shape [9, n_features]."""
-        columns, bias, cuts, rule = self.columns, self.encoder.bias.double(), self.cuts, self.encoder.rule
+    def _known(self) -> tuple[np.ndarray, np.ndarray]:
+        columns, bias, cuts, rule = self.columns, self.encoder.bias.double(), self._cuts(), self.encoder.rule
         # Beyond the range that the bound was looked at for, a feature is always a candidate.
         length = torch.where(columns.is_in_range(), columns.length, torch.inf) * (1 + bounds.SLACK)
         residual, width = columns.residual * (1 + bounds.SLACK), columns.scale.double()
@@ -103,7 +98,17 @@ class Screen:
         is_behind = isinstance(rule, Behind)
         factor, shift = (rule.scale, rule.shift) if is_behind else (torch.ones_like(cuts), torch.zeros_like(cuts))
         rows = (length / width, residual / width, cut / width, width, offset, length, bias, factor, shift)
-        return torch.stack([row.float() for row in rows])
+        return torch.stack([row.float() for row in rows]).numpy(), cuts.numpy()
+
+    def _cuts(self) -> Tensor:
+        """What a pre-activation must be above to be a code, float64, shape [n_features]."""
+        match self.encoder.rule:
+            case Behind(gate=gate, scale=scale, shift=shift):
+                return torch.maximum(-gate.double(), -shift.double() / scale.double())
+            case Above(threshold=Tensor() as threshold):
+                return threshold.double().clamp(min=0.0)
+            case _:
+                return torch.zeros(self.encoder.n_features, dtype=torch.float64)
 
     @property
     def gamma(self) -> np.float32:
@@ -137,7 +142,7 @@ class Screen:
             yield first, _product(rows.numbers, self.columns.numbers[first : first + width], self.kind)
 
     def _above(self, rows: "Rows") -> Sparse:
-        loops, of_column, cuts = compiled(), self.of_column.numpy(), self.cuts.numpy()
+        loops, (of_column, cuts) = compiled(), self.known
         common = (self.weight.numpy(), self.gamma)
         parts: list[tuple[np.ndarray, ...]] = []
 
@@ -179,7 +184,7 @@ class Screen:
 
     def _largest(self, rows: "Rows", k: int, room: int) -> Sparse:
         """The k largest of each row, whose list of what may be among them has `room`."""
-        loops, of_column, weight = compiled(), self.of_column.numpy(), self.weight.numpy()
+        loops, (of_column, _), weight = compiled(), self.known, self.weight.numpy()
         n, m = len(rows.numbers), self.encoder.n_features
         capacity = min(m, room)
         heaps, errors = np.full((n, k), -np.inf, np.float32), np.zeros(n, np.float32)
