@@ -60,7 +60,7 @@ def _dashboards() -> list[dict[str, Any]]:
         # The size that stays is the one that most points have.
         sizes = [getattr(one, other) for one in points]
         fixed = max(set(sizes), key=sizes.count) if axis == "tokens" else points[-1].tokens
-        along = [one for one in points if getattr(one, other) == fixed]
+        along = sorted((one for one in points if getattr(one, other) == fixed), key=lambda one: getattr(one, axis))
         made.append(
             {
                 "row": "14",

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from innerview.kernels import fused, largest, reference
+from innerview.kernels import fused, largest, reference, tiling
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Rule, Sparse
 from innerview.kernels.slots import Slots
 from innerview.kernels.sums import summed
@@ -171,3 +171,20 @@ def test_no_codes_sum_to_zero_and_no_tokens_to_nothing() -> None:
     decoder = torch.ones(5, 4, device=DEVICE)
     assert torch.equal(summed(none, 3, decoder), torch.zeros(3, 4, device=DEVICE))
     assert summed(none, 0, decoder).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("n", "dtype", "shared", "wanted"), [
+    (4096, torch.bfloat16, 1 << 18, (128, 256)),
+    (4096, torch.bfloat16, 99 << 10, (128, 128)),
+    (4096, torch.float32, 1 << 18, (128, 128)),
+    (64, torch.float16, 99 << 10, (64, 128)),
+    (1, torch.bfloat16, 99 << 10, (16, 64)),
+])  # fmt: skip
+def test_tiles_fit_into_what_a_card_shares(
+    n: int, dtype: torch.dtype, shared: int, wanted: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiling, "is_interpreted", lambda: False)
+    monkeypatch.setattr(tiling, "shared_bytes", lambda: shared)
+    found = tiling.Tiling.of(n, dtype)
+    assert (found.rows, found.features) == wanted
+    assert found.stages * (found.rows + found.features) * found.depth * dtype.itemsize <= shared

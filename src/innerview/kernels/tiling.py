@@ -1,6 +1,7 @@
 """How the product is cut into tiles, and their launch."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,16 @@ from innerview.kernels.tiles import tiles
 
 # The largest number that rounds to 0: half of the smallest above it.
 ROUNDS_TO_0 = {torch.float64: 0.0, torch.float32: 0.0, torch.bfloat16: 2.0**-134, torch.float16: 2.0**-25}
+
+
+# What the widest tile takes of the memory that a multiprocessor shares; cards for desktops have less.
+WIDE_BYTES = 3 * (128 + 256) * 64 * 2
+
+
+@cache
+def shared_bytes() -> int:
+    """Bytes that the programs of one block may share on the current GPU."""
+    return getattr(torch.cuda.get_device_properties(), "shared_memory_per_block_optin", 0)
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,15 @@ class Tiling:
         """What is taken for some rows."""
         if is_interpreted():
             return cls(16, 32, 16, 2)
+        is_half = dtype.itemsize == 2
         if n_rows <= 16:
-            return cls(16, 64, 128 if dtype.itemsize == 2 else 64, 1, 4, 4)
+            return cls(16, 64, 128 if is_half else 64, 1, 4, 4)
         if n_rows <= 64:
-            return cls(64, 128, 64 if dtype.itemsize == 2 else 32, 1, 4, 4)
-        # float32 products without TF32 run on the ordinary units, from registers.
-        return cls(128, 256, 64) if dtype.itemsize == 2 else cls(128, 128, 32)
+            return cls(64, 128, 64 if is_half else 32, 1, 4, 3)
+        if not is_half or shared_bytes() < WIDE_BYTES:
+            # float32 products without TF32 run on the ordinary units, from registers.
+            return cls(128, 128, 32, 8, 8, 3)
+        return cls(128, 256, 64)
 
     def along_features(self, n_features: int) -> int:
         """Tiles side by side."""
