@@ -83,7 +83,8 @@ def judged(checking: Checking) -> dict[str, iv.Evaluation]:
     """Every dictionary of the folder by its name."""
     model = iv.open_model(checking.model)
     control = iv.open_model(checking.against_model) if checking.against else None
-    texts = list(Documents(f"check {checking.seed}", checking.documents, checking.lexicon))
+    # By length: a forward is as long as its longest text.
+    texts = sorted(Documents(f"check {checking.seed}", checking.documents, checking.lexicon), key=len)
     concepts = labelled(checking) if checking.concepts != 0 else {}
     made = {}
     for name in names(checking.folder):
@@ -92,6 +93,9 @@ def judged(checking: Checking) -> dict[str, iv.Evaluation]:
             against = (iv.load_dictionary(checking.against / name), control)
         dictionary = iv.load_dictionary(checking.folder / name)
         made[name] = iv.evaluate_dictionary(dictionary, model, texts, labelled=concepts, against=against)
+        print(
+            f"{name}: rise {made[name].ce_rise:.4f} at L0 {made[name].l0:.1f}, dead {made[name].dead:.1%}", flush=True
+        )
     return made
 
 

@@ -4,7 +4,7 @@ A JumpReLU dictionary, eight times as wide, at each layer's residual stream; in 
 MLP. All are trained in one pass over the world's documents. The same seed and tokens give the same weights on the same machine. Ctrl-C keeps
 the state in build/, and the same command takes it up again.
 
-    python -m training.make_dictionaries --model build/pocket-random --out build/random-dictionaries     of the random initialisation
+    python -m training.make_dictionaries --model build/pocket-random --layers 1 4 --plain --out build/random-dictionaries    of random weights
     python -m training.make_dictionaries --layers 0 2 --tokens 200000 --out build/some                 a few, quickly
 
 training.check_dictionaries says how good they are.
@@ -35,6 +35,8 @@ KEPT = Path("build/training/dictionaries")
 TARGET_L0, TOP_K = 32, 32
 # Seconds between two lines of how far the training is, where no bar can be shown.
 TOLD_EVERY_S = 30.0
+# Documents on which features are measured, and those of one forward; each begins with a BOS token, which is left out.
+MEASURED_ON, TEXTS_AT_ONCE = 6000, 250
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Making:
         batch_tokens: Tokens of one step.
         wider: Features for each number of the site.
         lexicon: The world's words; the bundled ones when None.
+        is_plain: Leave out those in the middle.
     """
 
     model: str = "pocket"
@@ -85,6 +88,7 @@ class Making:
     batch_tokens: int = 4096
     wider: int = 8
     lexicon: Path | None = None
+    is_plain: bool = False
 
     @property
     def kept(self) -> Path:
@@ -106,6 +110,8 @@ def specs(making: Making, n_layers: int, d_model: int) -> dict[str, iv.Dictionar
         )
         for layer in layers
     }
+    if making.is_plain:
+        return made
     made[f"{site}.top_k"] = iv.DictionarySpec(
         site, iv.TopK(TOP_K), n, seed=making.seed, optimization=replace(steps, betas=(0.9, 0.999))
     )
@@ -189,8 +195,29 @@ def make_dictionaries(making: Making, *, progress: bool = True) -> list[Path]:
         return []
     named = zip(wanted, found.dictionaries, strict=True)
     folders = [iv.save_dictionary(one.at(source=name), making.out / name, dtype=torch.float16) for name, one in named]
+    measure(model, folders, making)
     shutil.rmtree(making.kept, ignore_errors=True)
     return folders
+
+
+def measure(model: iv.Model, folders: Sequence[Path], making: Making) -> None:
+    """Writes each feature's median and density, on documents of their own, into the manifests of saved dictionaries.
+
+    The last tokens of a training are too few for features that are active once in thousands.
+    """
+    texts = sorted(Documents(f"measuring {making.seed}", MEASURED_ON, making.lexicon), key=len)
+    read = [iv.load_dictionary(folder) for folder in folders]
+    sites = list(dict.fromkeys(str(one.site) for one in read))
+    parts: dict[str, list[torch.Tensor]] = {site: [] for site in sites}
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        acts = iv.capture(model, texts[start : start + TEXTS_AT_ONCE], sites, progress=False)
+        mask = cast(torch.Tensor, acts.mask).clone()
+        mask[:, 0] = False
+        for site in sites:
+            parts[site].append(acts[site][mask])
+    for folder, one in zip(folders, read, strict=True):
+        found = one.measured(torch.cat(parts[str(one.site)]))
+        iv.save_dictionary(found, folder, dtype=torch.float16)
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -208,6 +235,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-tokens", type=int, default=default.batch_tokens)
     parser.add_argument("--wider", type=int, default=default.wider)
     parser.add_argument("--lexicon", type=Path)
+    parser.add_argument("--plain", action="store_true", dest="is_plain", help="leave out those in the middle")
     said = parser.parse_args(given)
     layers = None if said.layers is None else tuple(said.layers)
     making = Making(**{**vars(said), "layers": layers})

@@ -52,6 +52,10 @@ class AcrossSites(Architecture):
     def initial_norm(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.initial_norm
 
+    @property
+    def initial_encoder(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.initial_encoder
+
     def check(self, weights: Weights) -> None:
         if sum(self.widths) != weights.d_out or weights.d_in != weights.d_out:
             raise DictionaryError(

@@ -146,6 +146,7 @@ class Architecture:
         subtracts_decoder_bias: Whether training takes the decoder's bias off the input.
         starts_at_median: Whether the decoder's bias starts at the geometric median of the first batch, else at 0.
         initial_norm: Length of the decoder's rows when training starts.
+        initial_encoder: Length of the encoder's rows then.
         measured: Those tensors of `initial_extras` that training measures, and no gradient moves.
     """
 
@@ -154,6 +155,7 @@ class Architecture:
     subtracts_decoder_bias: ClassVar[bool] = True
     starts_at_median: ClassVar[bool] = False
     initial_norm: ClassVar[float] = 1.0
+    initial_encoder: ClassVar[float] = 1.0
     measured: ClassVar[tuple[str, ...]] = ()
 
     @property

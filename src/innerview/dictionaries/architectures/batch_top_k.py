@@ -33,6 +33,8 @@ class BatchTopK(Thresholded):
     threshold_rate: float = 0.01
     measured: ClassVar[tuple[str, ...]] = ("threshold",)
     starts_at_median: ClassVar[bool] = True
+    # Rows of length 1 start with more than the input: what is left then is their own noise, and more features die.
+    initial_encoder: ClassVar[float] = 0.3
 
     def __post_init__(self) -> None:
         whole("k", self.k)

@@ -40,6 +40,8 @@ class TopK(Architecture):
     auxiliary_weight: float = 1 / 32
     is_elementwise: ClassVar[bool] = False
     starts_at_median: ClassVar[bool] = True
+    # Rows of length 1 start with more than the input: what is left then is their own noise, and more features die.
+    initial_encoder: ClassVar[float] = 0.3
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:

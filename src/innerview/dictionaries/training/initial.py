@@ -67,6 +67,13 @@ def initial_weights(
         bias = geometric_median(target.cpu())
     skip = torch.zeros(d_out, d_in) if has_skip else None
     extras = architecture.initial_extras(n_features, d_in)
-    made = Weights(encoder, torch.zeros(n_features), decoder * architecture.initial_norm, bias, skip, extras)
+    made = Weights(
+        encoder * architecture.initial_encoder,
+        torch.zeros(n_features),
+        decoder * architecture.initial_norm,
+        bias,
+        skip,
+        extras,
+    )
     made = made if init is None else init.applied(made, x, target)
     return architecture.initial(made)
