@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._inductor import config
 from transformers import StaticCache
 
 
 def unedited(module: Any, ids: Tensor, tokens: int) -> Callable[[], list[list[int]]]:
     """Greedy text, row by row, with nothing edited and no tap put in: the limit of any edit in compiled code."""
-    step = torch.compile(module, dynamic=False)
+    compiled = torch.compile(module, dynamic=False)
     width = ids.shape[1]
     cache = StaticCache(config=module.config, max_cache_len=32 if width + tokens <= 32 else 64)
 
@@ -28,8 +29,8 @@ def unedited(module: Any, ids: Tensor, tokens: int) -> Callable[[], list[list[in
             found = [fresh]
             for column in range(width, width + tokens - 1):
                 seen[..., column] = True
-                output = step(
-                    input_ids=fresh[:, None], past_key_values=cache, attention_mask=seen, position_ids=pos[:, -1:] * 0 + column,
+                output = _frozen(
+                    compiled, input_ids=fresh[:, None], past_key_values=cache, attention_mask=seen, position_ids=pos[:, -1:] * 0 + column,
                     use_cache=True, logits_to_keep=1,
                 )  # fmt: skip
                 fresh = output.logits[:, -1].argmax(dim=-1)
@@ -37,3 +38,9 @@ def unedited(module: Any, ids: Tensor, tokens: int) -> Callable[[], list[list[in
         return torch.stack(found, dim=1).tolist()
 
     return call
+
+
+def _frozen(compiled: Any, **given: Any) -> Any:
+    # As ours: the weights are part of the code.
+    with config.patch(freezing=True):
+        return compiled(**given)

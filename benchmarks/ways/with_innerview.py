@@ -32,7 +32,8 @@ def decode_compiled(
     module: PreTrainedModel, ids: Tensor, layer: int, edit: iv.Edit, tokens: int
 ) -> Callable[[], list[list[int]]]:
     """`iv.generate` with one edit, through what `iv.compiled` made."""
-    live = iv.compiled(iv.open_model(module), [f"blocks.{layer}.resid"], rows=ids.shape[0], tokens=ids.shape[1])
+    rows, tokens_each = ids.shape
+    live = iv.compiled(iv.open_model(module), [f"blocks.{layer}.resid"], rows=rows, tokens=tokens_each, freeze=True)
     return _written(live, ids, [edit], tokens)
 
 

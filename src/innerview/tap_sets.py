@@ -162,7 +162,7 @@ class TapSet:
         if not self.lease.is_out:
             shared = self.shared.parts
             for tap in self.taps.values():
-                tap.rest = tuple(tensor.clone() for tensor in tap.data) if shared else None
+                tap.rest = tap.flat.clone() if shared else None
             self.lease.is_out = True
         self.hold(load)
         self.locate(load, forward)

@@ -121,50 +121,56 @@ class Tap:
         kept: Where the activation is copied to, shape [rows, tokens, ...]; None where nothing is captured.
         dtype: The activations' number format.
         lease: Whose forward the data is for, one for all taps of a network.
-        rest: Strength, vectors, readers and laws for everybody's forwards while the lease is out; None where they are to change nothing.
+        rest: What everybody's forwards read while the lease is out; None where they are to change nothing.
     """
 
     def __init__(
-        self, site: Site, strength: Tensor, vectors: Tensor, readers: Tensor, laws: Tensor, kept: Tensor | None, dtype: torch.dtype,
-        lease: Lease,
+        self, site: Site, size: tuple[int, int, int], flat: Tensor, kept: Tensor | None, dtype: torch.dtype, lease: Lease
     ) -> None:  # fmt: skip
         self.site = site
-        self.strength = strength
-        self.vectors = vectors
-        self.readers = readers
-        self.laws = laws
         self.kept = kept
         self.dtype = dtype
         self.lease = lease
-        self.rest: tuple[Tensor, ...] | None = None
+        self.rest: Tensor | None = None
+        self._size = size
+        # All in one, and behind it a count of the forwards of compiled code, which that code writes itself: code that takes weights
+        # along as they are takes along whatever it does not write.
+        self.flat = flat
+        self.strength, self.vectors, self.readers, self.laws = self._parts(flat)
 
     @classmethod
     def at(cls, site: Site, near: Tensor, size: tuple[int, int], slots: int, *, is_copied: bool, lease: Lease) -> "Tap":
         """The tap of a site, its tensors beside `near`."""
         assert site.sizes is not None
+        numbers = slots * (math.prod(size) + 2 * math.prod(site.sizes) + len(Law._fields)) + 1
         # Half precision loses the small projection of a large activation.
-        zeros = wide(near.new_zeros(0)).new_zeros
-        tensors = (
-            zeros(*size, slots), zeros(slots, math.prod(site.sizes)), zeros(slots, math.prod(site.sizes)),
-            zeros(slots, len(Law._fields)),
-            near.new_zeros(*size, *site.sizes) if is_copied else None,
-        )  # fmt: skip
-        return (InputTap if site.side == "input" else OutputTap)(site, *tensors, near.dtype, lease)
+        flat = wide(near.new_zeros(0)).new_zeros(numbers)
+        kept = near.new_zeros(*size, *site.sizes) if is_copied else None
+        return (InputTap if site.side == "input" else OutputTap)(site, (*size, slots), flat, kept, near.dtype, lease)
+
+    def _parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Strength, vectors, readers and laws, as parts of one tensor."""
+        rows, tokens, slots = self._size
+        assert self.site.sizes is not None
+        width = math.prod(self.site.sizes)
+        among, each = rows * tokens * slots, width * slots
+        strength, vectors, readers, laws, _ = flat.split([among, each, each, len(Law._fields) * slots, 1])
+        return (
+            strength.view(rows, tokens, slots),
+            vectors.view(slots, width),
+            readers.view(slots, width),
+            laws.view(slots, len(Law._fields)),
+        )
 
     @property
     def slots(self) -> int:
         """How many laws fit."""
-        return self.vectors.shape[0]
+        return self._size[2]
 
     @property
     def tensors(self) -> list[Tensor]:
         """Everything that the compiled code reads and writes."""
-        return [*self.data, *([] if self.kept is None else [self.kept])]
-
-    @property
-    def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Strength, vectors, readers and laws."""
-        return self.strength, self.vectors, self.readers, self.laws
+        return [self.flat, *([] if self.kept is None else [self.kept])]
 
     def clear(self) -> None:
         """Empty every slot."""
@@ -183,11 +189,14 @@ class Tap:
     def passed(self, value: Any) -> Any:
         """What leaves the site, of what arrives there."""
         x = self.site.read(value)
-        is_mine = torch.compiler.is_compiling() or self.lease.is_mine
-        data = self.data if is_mine else self.rest
-        if self.slots and data is not None:
-            x = self._changed(x, *data)
+        is_compiled = torch.compiler.is_compiling()
+        is_mine = is_compiled or self.lease.is_mine
+        flat = self.flat if is_mine else self.rest
+        if self.slots and flat is not None:
+            x = self._changed(x, *self._parts(flat))
             value = self.site.write(value, x)
+            if is_compiled:
+                flat[-1:].add_(1.0)
         if self.kept is not None and is_mine:
             self.kept[: x.shape[0], : x.shape[1]].copy_(x.detach())
         return value
@@ -202,8 +211,7 @@ class Tap:
     def __deepcopy__(self, memo: dict) -> "Tap":
         # A copy of the network is a network of its own, with data of its own.
         kept = None if self.kept is None else self.kept.clone()
-        strength, vectors, readers, laws = (tensor.clone() for tensor in self.data)
-        return type(self)(self.site, strength, vectors, readers, laws, kept, self.dtype, Lease())
+        return type(self)(self.site, self._size, self.flat.clone(), kept, self.dtype, Lease())
 
 
 def _obeyed(x: Tensor, share: Tensor, vector: Tensor, reader: Tensor, law: Tensor) -> Tensor:

@@ -107,6 +107,7 @@ class CompiledWriter:
         ids, mask = asked.spread(asked.tokens.ids), asked.spread(asked.tokens.mask)
         rows, width = ids.shape
         columns = columns_for(width + asked.options.max_new_tokens, live.model.context)
+        live.check_weights()
         self._run.compiling((rows, columns))
         cache = live.caches.take(rows, columns)
         try:

@@ -201,15 +201,26 @@ def test_what_the_taps_cannot_hold_is_refused(model: iv.Model) -> None:
             run.wait()
 
 
+def test_weights_that_are_part_of_the_code_must_not_change() -> None:
+    model, rows, edits = opened("gpt2", layers=2), ragged((5,)), [iv.Add(direction(), 0.5)]
+    live = made(model, freeze=True)
+    assert tokens(live, rows, edits=edits) == tokens(model, rows, edits=edits)
+    with torch.no_grad():
+        next(model.module.parameters()).mul_(2.0)
+    with pytest.raises(EditError, match=r"the weights of .* have changed since freeze=True made them part of the code"):
+        tokens(live, rows, edits=edits)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not torch.cuda.is_available() and not os.environ.get("INNERVIEW_INDUCTOR"),
     reason="inductor compiles for minutes on two cores: it did not run; set INNERVIEW_INDUCTOR=1",
 )
-def test_inductor_writes_the_same_and_compiles_once() -> None:
+@pytest.mark.parametrize("freeze", [False, True])
+def test_inductor_writes_the_same_and_compiles_once(freeze: bool) -> None:
     model = opened("gpt2", layers=2)
     rows, edits = ragged((7, 3)), [iv.Add(direction(), 0.5)]
     wanted = [tokens(model, rows), tokens(model, rows, edits=edits), tokens(model, ragged((2, 9)), edits=edits)]
-    live = made(model, "inductor")
+    live = made(model, "inductor", freeze=freeze)
     found = [tokens(live, rows), tokens(live, rows, edits=edits), tokens(live, ragged((2, 9)), edits=edits)]
     assert found == wanted and graphs() == 1
