@@ -144,6 +144,9 @@ def choose(task: Task, path: str | None = None) -> Choice:
         f"{name} {took * 1e3:.3g} ms" for name, took in seconds.items() if name != best.name and took < inf
     )
     why = f"{best.why}: {seconds[best.name] * 1e3:.3g} ms by what was measured here" + (f"; {others}" if others else "")
+    waking = work.PATIENCE.waking_s()
+    if waking and best not in SCREENS and any(one in able for one in SCREENS):
+        why += f"; {waking:.1f} s of the screens' are for waking their loops, once, and calls that go without count toward it"
     return Choice(best.name, why, task, refused, seconds)
 
 
