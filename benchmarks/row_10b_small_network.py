@@ -27,7 +27,7 @@ def row(rounds: int | None) -> Row:
 
 
 NOTES = [
-    "One thread. The limit of an edit is a plain hook on transformers' `generate`; innerview decodes through the same `generate`, in a worker thread.",
+    "One thread. The limit of an edit is a plain hook on transformers' `generate`; innerview decodes by a loop of its own that makes the same calls of the network, in a worker thread.",
     "interp-engine decodes by a loop of its own around the forward, which does less at each token than transformers' `generate`.",
     "TransformerLens is left out of decoding: its `generate` is another loop over eager attention.",
 ]
