@@ -246,10 +246,10 @@ def _traits(lens: Lens, label: str, first: Lens | None = None) -> dict[str, Any]
     ids = _array(lens.top_ids)[:, :, :k]
     unique = np.unique(ids)
     return {
-        "model": lens.model_name,
-        "text": lens.text,
+        "model": wire.sendable(lens.model_name),
+        "text": wire.sendable(lens.text),
         "site": lens.site,
-        "label": label,
+        "label": wire.sendable(label),
         "words": list(lens.words),
         "layers": list(lens.layers),
         "ids": wire.pack(ids, "int32"),

@@ -289,7 +289,7 @@ class Steer(OpensActing):
         ]  # fmt: skip
         recipe = None if self._recipe_path is None else self._recipe_path.name
         return {
-            "model": self._model.name, "has_chat": self._model.has_chat, "max_new_tokens": self._max_new_tokens,
+            "model": wire.sendable(self._model.name), "has_chat": self._model.has_chat, "max_new_tokens": self._max_new_tokens,
             "limit": self._limit, "directions": known, "recipe": recipe,
         }  # fmt: skip
 
