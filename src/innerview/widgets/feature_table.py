@@ -92,7 +92,7 @@ class FeatureTable:
         if not isinstance(frame, pd.DataFrame) or not len(frame.index):
             raise WidgetError(f"a table of features is a DataFrame with one row a feature, not {str(frame)[:60]!r}")
         self.n_features = len(frame)
-        numbers = {name: _numbers(frame[name]) for name in _ordered(frame)}
+        numbers = {name: _numbers(frame, name) for name in _ordered(frame)}
         # What nobody measured needs no column.
         self.columns = {name: values for name, values in numbers.items() if not np.isnan(values).all()}
         self.labels = _texts(frame, "label")
@@ -185,12 +185,12 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str]:
     return [wire.sendable(said) for said in frame[name].fillna("").astype(str)]
 
 
-def _numbers(column: pd.Series) -> np.ndarray:
+def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
     try:
-        return column.to_numpy(dtype=np.float32, na_value=np.nan)
+        return np.asarray(frame[name].to_numpy(dtype=np.float32, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise WidgetError(
-            f"column {column.name!r} holds {column.dtype}, and a table of features holds numbers beside its `label`"
+            f"column {name!r} holds {frame[name].dtype}, and a table of features holds numbers beside its `label`"
         ) from error
 
 
