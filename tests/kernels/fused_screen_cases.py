@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from innerview.kernels import fused_screen, reference
+from innerview.kernels import fused, fused_screen, reference, trial
 from innerview.kernels.fused_screen import Screened
 from innerview.kernels.rules import Above, Encoder, Largest, Sparse
 from tests.kernels.attacks import ATTACKS, Attack, hold
@@ -148,3 +148,10 @@ def test_the_k_largest_of_features_that_bfloat16_cannot_tell_apart() -> None:
     steps = 1 + torch.randperm(90)[:, None] * 2.0**-13
     one = placed(Encoder(x.sum(dim=0) * steps, torch.zeros(90), Largest(7)))
     assert_exact(fused_screen.encode(one, x.to(DEVICE)), one, x.to(DEVICE))
+
+
+@pytest.mark.parametrize("rule", ["Above", "Behind", "Largest"])
+def test_a_path_is_believed_after_trials_that_it_passes(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "TRIED", ((5, 70, 32),))
+    assert trial.why_not.__wrapped__(fused.encode, rule, torch.bfloat16, DEVICE) is None
+    assert trial.why_not.__wrapped__(fused_screen.encode, rule, torch.float32, DEVICE, is_exact=True) is None

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from innerview.kernels import fused
+from innerview.kernels import fused, reference, trial
 from innerview.kernels.path import Task
+from innerview.kernels.rules import Encoder, Sparse
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_triton = pytest.mark.skipif(
@@ -63,3 +64,30 @@ def test_importing_the_fused_path_imports_no_triton() -> None:
     code = "import sys, innerview.kernels.fused; assert 'triton' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_path_that_loses_a_code_or_does_not_run_is_not_believed() -> None:
+    def losing(one: Encoder, x: torch.Tensor) -> Sparse:
+        found = reference.encode(one, x)
+        return Sparse(found.tokens[1:], found.features[1:], found.values[1:])
+
+    def failing(one: Encoder, x: torch.Tensor) -> Sparse:
+        raise RuntimeError("no such instruction")
+
+    believed = trial.why_not(reference.encode, "Above", torch.float32, "cpu")
+    assert believed is None
+    assert trial.why_not(losing, "Above", torch.float32, "cpu") == (
+        "its codes differ from the reference's in 2 of 2 trials on this device"
+    )
+    assert trial.why_not(failing, "Largest", torch.float32, "cpu") == (
+        "its programs do not run here (RuntimeError: no such instruction)"
+    )
+
+
+def test_a_bound_that_is_too_small_is_found_by_trial() -> None:
+    def rough(one: Encoder, x: torch.Tensor) -> Sparse:
+        near = Encoder(one.weight.to(torch.bfloat16).float(), one.bias, one.rule)
+        return reference.encode(near, x.to(torch.bfloat16).float())
+
+    assert trial.why_not(rough, "Above", torch.float32, "cpu") is None
+    assert "2 of 2 trials" in str(trial.why_not(rough, "Above", torch.float32, "cpu", is_exact=True))

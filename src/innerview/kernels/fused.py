@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerview.kernels import largest
+from innerview.kernels import largest, trial
 from innerview.kernels.derived import derived
 from innerview.kernels.path import Path, Task
 from innerview.kernels.program import is_interpreted, why_not
@@ -37,7 +37,9 @@ def refusal(task: Task) -> str | None:
     """Why this cannot do a task; None where it can."""
     if task.dtype == torch.float64:
         return "its products are of float32 at most"
-    return why_not(task.device)
+    if (reason := why_not(task.device)) is not None or is_interpreted():
+        return reason
+    return trial.why_not(encode, task.rule, task.dtype)
 
 
 def seconds(task: Task) -> float:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerview.kernels import bounds, largest
+from innerview.kernels import bounds, largest, trial
 from innerview.kernels.derived import derived
 from innerview.kernels.largest import codes_of, keys_of, merged
 from innerview.kernels.path import Path, Task
@@ -65,7 +65,9 @@ def refusal(task: Task) -> str | None:
         return f"its bound was not looked at for a width of {task.d}"
     if not task.is_fixed:
         return "the weight trains, so no rounded copy of it is kept"
-    return why_not(task.device)
+    if (reason := why_not(task.device)) is not None or is_interpreted():
+        return reason
+    return trial.why_not(encode, task.rule, task.dtype, is_exact=True)
 
 
 def seconds(task: Task) -> float:

@@ -50,6 +50,8 @@ def why_not(device: str) -> str | None:
         return None
     if device != "cuda":
         return f"Triton's programs run on cuda, not on {device}"
+    if not torch.cuda.is_available():
+        return "torch sees no GPU"
     # bf16 products and the shapes of tiles below are of Ampere and later.
     major = torch.cuda.get_device_capability()[0]
     return None if major >= 8 or torch.version.hip else f"the GPU is of compute capability {major}, and 8 is needed"
