@@ -128,3 +128,19 @@ def test_memory_does_not_grow_with_tokens_times_features(monkeypatch: pytest.Mon
     encoder = drawn.encoder("above", 9000, 4)
     screened.encode(encoder, drawn.inputs(1100, 4), "int8")
     assert sum(sizes) == 1100 * 9000 and max(sizes) <= screened.TILE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guess_at_the_kth_that_is_too_high_loses_no_code(kind: Kind) -> None:
+    # Every fourth feature is in the sample; thirty of those are far above all others, and the fortieth of all is not.
+    drawn_weight = torch.Generator().manual_seed(2)
+    weight = torch.randn(2048, 24, generator=drawn_weight) * 0.01
+    weight[0:120:4, 0] = 1.0
+    x = torch.rand(19, 24, generator=drawn_weight) + 0.5
+    encoder, counted = Encoder(weight, torch.zeros(2048), Largest(40)), screened.Counted()
+    attacks.hold(encoder, x, screened.encode(encoder, x, kind, counted))
+    assert counted.whole_rows == 19
+    other = drawn.real_encoder("largest", 2048, 24, k=40)
+    counted = screened.Counted()
+    attacks.hold(other, x, screened.encode(other, x, kind, counted))
+    assert counted.whole_rows == 0 and counted.candidates < 12 * counted.active

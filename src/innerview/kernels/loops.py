@@ -177,30 +177,36 @@ def thin(listed, scored, error, floor):
     return count
 
 
+def guess(rough, is_bits, half, of_row, of_column, massive_x, massive_w, rows, rank, floors):
+    """Write of each row what its product with a column of a sample is at least, of the column of a rank: a guess at the k-th of all."""
+    bits = np.empty(rough.shape[1], np.uint32)
+    least = bits.view(np.float32)
+    for i in range(rows[0], rows[1]):
+        part, scale, p, q = rough[i], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
+        if is_bits:
+            halves(part, np.float32(-half), scale, bits, least)
+        else:
+            for j in range(len(part)):
+                least[j] = np.float32(part[j]) * scale
+        if massive_x.shape[1]:
+            add_massive(massive_x[i], massive_w, least)
+        for j in range(len(part)):
+            least[j] = (least[j] - p * of_column[U, j] - q * of_column[V, j]) * of_column[WIDTH, j] + of_column[BIAS, j]
+            # What is no number, and what lies beyond the range of the bound, guesses nothing.
+            if not least[j] > -np.inf:
+                least[j] = -np.inf
+        floors[i] = np.partition(least, len(part) - rank)[len(part) - rank]
+
+
 def list_largest(
-    rough,
-    is_bits,
-    half,
-    of_row,
-    of_column,
-    massive_x,
-    massive_w,
-    x,
-    weight,
-    gamma,
-    rows,
-    first,
-    heaps,
-    errors,
-    counts,
-    listed,
-    scored,
-    full,
-):
+    rough, is_bits, half, of_row, of_column, massive_x, massive_w, x, weight, gamma, rows, first, floors, heaps, errors, counts, listed,
+    scored, full,
+):  # fmt: skip
     """Add to each row's list the columns of a tile that may be among its k largest; returns how many were computed in float32.
 
     `heaps` holds the k largest of what pre-activations are at least, the smallest of them in front: no column that cannot reach it is
-    computed, and none that was computed and does not reach it is listed. A list that is full is thinned by what is known by then; a row
+    computed, and none that was computed and does not reach it is listed; nor what does not reach `floors`, guesses that hold where the
+    heap has reached them in the end. A list that is full is thinned by what is known by then; a row
     whose list stays full is marked in `full`.
     """
     bits = np.empty(STRETCH, np.uint32)
@@ -219,7 +225,7 @@ def list_largest(
                 part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
                 heap = heaps[i]
                 # Behind the ReLU nothing below 0 is a code.
-                floor = max(heap[0], np.float32(0.0))
+                floor = max(heap[0], max(floors[i], np.float32(0.0)))
                 if is_bits:
                     halves(part, half, scale, bits, most)
                 else:
@@ -255,7 +261,7 @@ def list_largest(
                         counts[i] += 1
                         if pre - error > heap[0]:
                             push(heap, pre - error)
-                            floor = max(heap[0], np.float32(0.0))
+                            floor = max(heap[0], floor)
     return candidates
 
 

@@ -24,6 +24,7 @@ NAMES = (
     "above",
     "push",
     "thin",
+    "guess",
     "list_largest",
     "choose_largest",
     "by_token",

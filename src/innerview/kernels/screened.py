@@ -22,6 +22,9 @@ from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
 # Tokens whose products are held at once, and numbers of a tile of them: 4 MiB.
 ROWS = 512
 TILE = 1 << 20
+# Share of the features that a guess at the k-th largest is made of, the fewest that are enough for one, and the rank of the guess among
+# them: of so many times the features that should be above it, and so many more.
+SAMPLE, SAMPLE_LEAST, SAMPLE_TIMES, SAMPLE_MORE = 32, 512, 2, 6
 # A coordinate this many times as large in square as the middle one is kept in float32, and so many of them at most.
 MASSIVE, MASSIVE_MOST = 64.0, 8
 
@@ -131,7 +134,7 @@ class Screen:
         rows = Rows.of(block, massive, self.kind, self.encoder.d)
         self.counted.whole_rows += int((~rows.fits).sum())
         if isinstance(self.encoder.rule, Largest) and self.encoder.rule.k < self.encoder.n_features:
-            return self._largest(rows, self.encoder.rule.k, 16 * self.encoder.rule.k + 1024)
+            return self._largest(rows, self.encoder.rule.k, 16 * self.encoder.rule.k + 1024, self._floors(rows))
         return self._above(rows)
 
     def _tiles(self, rows: "Rows"):
@@ -182,8 +185,27 @@ class Screen:
         kept = narrow != 0
         return Sparse(found.tokens[kept], found.features[kept], narrow[kept])
 
-    def _largest(self, rows: "Rows", k: int, room: int) -> Sparse:
-        """The k largest of each row, whose list of what may be among them has `room`."""
+    def _floors(self, rows: "Rows") -> np.ndarray:
+        """A guess at the k-th largest pre-activation of each row, from below, by a sample of the features; where that is too few, none."""
+        n, m, k = len(rows.numbers), self.encoder.n_features, getattr(self.encoder.rule, "k", 0)
+        floors = np.full(n, -np.inf, np.float32)
+        step = min(SAMPLE, m // SAMPLE_LEAST)
+        size = -(-m // max(1, step))
+        rank = SAMPLE_TIMES * k * size // m + SAMPLE_MORE
+        if step < 2 or rank > size // 2:
+            return floors
+        columns = derived(
+            self.encoder.weight, f"sample of {self.kind}", lambda _: self.columns.numbers[::step].contiguous()
+        )
+        rough = _product(rows.numbers, columns, self.kind)
+        of_column, massive_w = self.known[0][:, ::step], rows.massive_w[:, ::step]
+        given = (rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row)
+        more = (np.ascontiguousarray(of_column), rows.massive_x, np.ascontiguousarray(massive_w))
+        shared(lambda span: compiled().guess(*given, *more, span, rank, floors), n)
+        return floors
+
+    def _largest(self, rows: "Rows", k: int, room: int, floors: np.ndarray) -> Sparse:
+        """The k largest of each row, whose list of what may be among them has `room`; what is below `floors` is left out at first."""
         loops, (of_column, _), weight = compiled(), self.known, self.weight.numpy()
         n, m = len(rows.numbers), self.encoder.n_features
         capacity = min(m, room)
@@ -194,7 +216,7 @@ class Screen:
         def gather(span: np.ndarray, rough: np.ndarray, first: int) -> int:
             return loops.list_largest(
                 rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row, of_column, rows.massive_x, rows.massive_w, rows.x, weight,
-                self.gamma, span, first, heaps, errors, counts, listed, scored, full,
+                self.gamma, span, first, floors, heaps, errors, counts, listed, scored, full,
             )  # fmt: skip
 
         def choose(span: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -207,17 +229,19 @@ class Screen:
 
         for first, rough in self._tiles(rows):
             self.counted.candidates += sum(shared(lambda span, r=rough, f=first: gather(span, r, f), n))
+        # A guess that the k-th does not reach was one too many.
+        full |= (floors > 0) & ~(heaps[:, 0] >= floors)
         counts[full] = 0
         parts = shared(choose, n)
         found = self._narrowed(*(np.concatenate(one) for one in zip(*parts, strict=True)))
         if not full.any():
             return found
-        # In these rows too many lie too near to the k-th: a few at a time, with room for all.
+        # These rows again, a few at a time, with no guess, and with room for all: too many lie too near to the k-th, or the guess was wrong.
         self.counted.whole_rows += int(full.sum())
         parts = [(torch.arange(n), found)]
         for again in torch.from_numpy(full.nonzero()[0]).split(max(1, TILE // m)):
             few = Rows.of(rows.block[again], rows.massive, self.kind, self.encoder.d)
-            parts.append((again, self._largest(few, k, m)))
+            parts.append((again, self._largest(few, k, m, np.full(len(again), -np.inf, np.float32))))
         return _merged(parts)
 
 
