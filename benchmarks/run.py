@@ -32,6 +32,7 @@ ROWS = {
     "12": "row_12_steered_decoding",
     "14": "row_14_dashboards",
     "16": "row_16_opening",
+    "S2": "row_s2_dictionary_training",
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,15 @@ def labelled(checking: Checking) -> dict[str, Sequence[Any]]:
     return made
 
 
-def judged(checking: Checking) -> dict[str, iv.Evaluation]:
-    """Every dictionary of the folder by its name."""
+def judged(
+    checking: Checking, tell: Callable[[dict[str, iv.Evaluation]], None] = lambda made: None
+) -> dict[str, iv.Evaluation]:
+    """Every dictionary of the folder by its name.
+
+    Args:
+        checking: What is judged.
+        tell: Called behind each dictionary with those that are judged by then.
+    """
     model = iv.open_model(checking.model)
     control = iv.open_model(checking.against_model) if checking.against else None
     # By length: a forward is as long as its longest text.
@@ -200,13 +207,16 @@ def main(given: Sequence[str] | None = None) -> int:
     out, threads = said.pop("out"), said.pop("threads")
     torch.set_num_threads(threads)
     checking = Checking(**said)
-    found = judged(checking)
+
+    def write(made: dict[str, iv.Evaluation]) -> None:
+        out.write_text("\n".join(report(checking, made)), encoding="utf-8")
+
+    # Written behind each, so that a run that is broken off leaves a page.
+    found = judged(checking, write)
     if not found:
         print(f"no dictionary in {checking.folder}; python -m training.make_dictionaries makes them")
         return 1
-    lines = "\n".join(report(checking, found))
-    print(lines)
-    out.write_text(lines, encoding="utf-8")
+    print(out.read_text(encoding="utf-8"))
     layers = [one for name, one in found.items() if name.endswith(".resid")]
     return 0 if sum(map(meets, layers)) * 2 > len(layers) else 1
 

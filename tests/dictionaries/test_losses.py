@@ -161,6 +161,18 @@ def test_batch_top_ks_threshold_is_the_running_mean_of_the_smallest_kept() -> No
     torch.testing.assert_close(weights.extras["threshold"], torch.full((FEATURES,), wanted, dtype=torch.float64))
 
 
+def test_a_short_trainings_threshold_is_of_its_last_batches() -> None:
+    architecture = iv.BatchTopK(3)
+    weights, x, target = drawn(architecture)
+    last = torch.zeros(FEATURES, dtype=torch.int64)
+    for step in range(20):
+        grown = x * (1 + step)
+        codes = architecture.losses(weights, grown, target, Step(step, 20, last, 0, 1000)).codes.dense()
+    smallest = float(codes[codes > 0].min())
+    # Half of a new batch counts where twenty steps are all; the mean of all would stand at about half of the last.
+    assert 0.85 * smallest < float(weights.extras["threshold"][0]) <= smallest
+
+
 class Rectangle(torch.autograd.Function):
     """The papers' pseudo-derivatives, dense."""
 
@@ -194,7 +206,9 @@ def test_jump_relu_pays_for_active_features_through_a_rectangle(target_l0: float
     weights, x, _ = drawn(architecture)
     used, finished = architecture.finished(weights, 0)
     assert torch.equal(found.codes.dense(), used.encode(finished, x))
-    assert torch.allclose(iv.JumpReLU().initial_extras(3, 2)["log_threshold"], torch.full((3,), log(0.001)))
+    assert torch.allclose(iv.JumpReLU().initial_extras(3, 4)["log_threshold"], torch.full((3,), log(1.1 / 2)))
+    published = iv.JumpReLU(bandwidth=0.001, first_threshold=0.001)
+    assert torch.allclose(published.initial_extras(3, 2)["log_threshold"], torch.full((3,), log(0.001)))
 
 
 @pytest.mark.parametrize("skip", [False, True])

@@ -385,3 +385,29 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         assert all(torch.allclose(mine[n], others[n], rtol=0, atol=1e-4) for n in mine)
     for mine, others in zip(one["histories"], two["histories"], strict=True):
         assert all(a == pytest.approx(b, abs=1e-4, rel=1e-4) for a, b in zip(mine, others, strict=True))
+
+
+def test_a_short_training_takes_a_higher_rate() -> None:
+    published = iv.TopK(3).optimization(24)
+    assert published.steps and published.fitted(published.steps) == published == published.fitted(10**9)
+    assert published.fitted(published.steps // 4).learning_rate == pytest.approx(
+        min(2 * published.learning_rate, max(published.learning_rate, 1e-2))
+    )
+    given = iv.Optimization(3e-4)
+    assert given.fitted(1) == given
+    shorter = iv.Optimization(3e-4, steps=10_000)
+    assert shorter.fitted(2500).learning_rate == pytest.approx(6e-4)
+    assert shorter.fitted(1).learning_rate == pytest.approx(1e-2)
+
+
+def test_rows_of_one_forward_are_of_about_one_length() -> None:
+    model = iv.open_model("pocket")
+    texts = [[5 + n % 50] * (2 + 7 * n % 60) for n in range(3000)]
+    harvest = Harvest(model, texts, 30_000, False, 256, Processes())
+    rows = [len(row) for row in texts]
+    forwards: list[list[int]] = []
+    harvest._harvested = lambda held, sites: forwards.append([len(row) for row in held]) or {}  # type: ignore[method-assign]
+    for chunk in harvest._chunks(["blocks.0.resid"], 0):
+        chunk.load()
+    assert sorted(n for held in forwards for n in held) == sorted(rows)
+    assert sum(len(held) * max(held) for held in forwards) < 1.5 * sum(rows)

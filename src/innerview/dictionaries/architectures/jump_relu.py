@@ -23,6 +23,9 @@ from innerview.dictionaries.architectures.training import (
 from innerview.dictionaries.entries import Entries
 from innerview.dictionaries.weights import Weights
 
+# For inputs of length 1, on which products with random rows of length 1 spread by 1/√d.
+BANDWIDTH, FIRST_THRESHOLD = 1.4, 1.1
+
 
 @dataclass(frozen=True)
 class JumpReLU(Thresholded):
@@ -33,41 +36,43 @@ class JumpReLU(Thresholded):
             `(active / target - 1)²`, taken of the batch's mean.
         l0_target: Active features a token that training aims at; None penalises every one.
         l0_warmup: Share of the training in which the penalty climbs from 0.
-        bandwidth: Width of the rectangle through which thresholds get their gradients.
-        first_threshold: Threshold of every feature when training starts.
+        bandwidth: Width of the rectangle through which thresholds get their gradients; 1.4/√d when None.
+        first_threshold: Threshold of every feature when training starts; 1.1/√d when None: what a seventh of random rows passes, so
+            that codes are sparse from the first step. The published 0.001 for both is for trainings of a million steps.
     Reference: arXiv:2407.14435
     """
 
     l0: float = 1e-3
     l0_target: float | None = None
     l0_warmup: float = 0.1
-    bandwidth: float = 0.001
-    first_threshold: float = 0.001
+    bandwidth: float | None = None
+    first_threshold: float | None = None
     subtracts_decoder_bias: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("l0", "l0_warmup"):
             real(name, getattr(self, name))
-        for name in ("bandwidth", "first_threshold"):
-            real(name, getattr(self, name), least=1e-12)
-        if self.l0_target is not None:
-            real("l0_target", self.l0_target, least=1e-12)
+        for name in ("bandwidth", "first_threshold", "l0_target"):
+            if getattr(self, name) is not None:
+                real(name, getattr(self, name), least=1e-12)
 
     def optimization(self, n_features: int) -> Optimization:
         return Optimization(7e-5, betas=(0.0, 0.999), warmup=0.05, shape="cosine", steps=5 * LONG)
 
     def initial_extras(self, n_features: int, d_in: int) -> dict[str, Tensor]:
-        return {"log_threshold": torch.full((n_features,), log(self.first_threshold))}
+        first = self.first_threshold or FIRST_THRESHOLD / d_in**0.5
+        return {"log_threshold": torch.full((n_features,), log(first))}
 
     def losses(self, weights: Weights, x: Tensor, target: Tensor, step: Step) -> Losses:
         thresholds = weights.extras["log_threshold"].exp()
+        bandwidth = self.bandwidth or BANDWIDTH / weights.d_in**0.5
         with torch.no_grad():
             pre = products(weights, x) + weights.encoder_bias
             # Above the threshold, and the stretch below it from which it gets gradients.
-            entries = Entries.where_or_all(pre > (thresholds - self.bandwidth / 2).clamp_(min=0))
+            entries = Entries.where_or_all(pre > (thresholds - bandwidth / 2).clamp_(min=0))
         values = picked_with_bias(weights, x, pre, entries)
         chosen = entries.each(thresholds)
-        codes, is_active = _Jump.apply(values, chosen, self.bandwidth)  # type: ignore[misc]
+        codes, is_active = _Jump.apply(values, chosen, bandwidth)  # type: ignore[misc]
         decoded = reconstructed(weights, codes, entries, x)
         parts = {
             "reconstruction": squared_error(decoded, target),

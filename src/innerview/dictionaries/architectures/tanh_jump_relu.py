@@ -29,8 +29,8 @@ class TanhJumpReLU(JumpReLU):
     """
 
     l0_warmup: float = 1.0
-    bandwidth: float = 2.0
-    first_threshold: float = 0.1
+    bandwidth: float = 2.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    first_threshold: float = 0.1  # pyright: ignore[reportIncompatibleVariableOverride]
     sparsity: float = 20.0
     steepness: float = 4.0
     below: float = 3e-6
