@@ -40,10 +40,9 @@ def gathered(dense: Float[Tensor, "tokens n_features"]) -> Sparse:
 def activated(rule: Rule, pre: Float[Tensor, "tokens n_features"]) -> Float[Tensor, "tokens n_features"]:
     """Dense codes of pre-activations by a rule."""
     match rule:
-        case Above(threshold=None):
-            return pre.relu()
-        case Above(threshold=Tensor() as threshold):
-            return torch.where(pre > threshold.to(pre.dtype), pre.relu(), 0.0)
+        case Above(threshold=threshold):
+            codes = pre.relu()
+            return codes if threshold is None else torch.where(pre > threshold.to(pre.dtype), codes, 0.0)
         case Behind(gate=gate, scale=scale, shift=shift):
             magnitude = pre * scale.to(pre.dtype) + shift.to(pre.dtype)
             return torch.where(pre + gate.to(pre.dtype) > 0, magnitude.relu(), 0.0)

@@ -54,12 +54,12 @@ def _trials(kind: Kind) -> Iterator[tuple[Tensor, Tensor]]:
 def _keeps(left: Tensor, right: Tensor, kind: Kind) -> bool:
     if kind == "int8":
         # The trial's numbers as whole ones, without the loops, which are not woken for this.
-        rows, columns = (_whole(one) for one in (left, right))
-        return torch.equal(product(rows, columns, kind).double(), rows.double() @ columns.double().T)
-    rounded = [bounds.rounded(one, kind) for one in (left, right)]
-    made = product(*(one.numbers for one in rounded), kind).double()
-    wanted = rounded[0].numbers.double() @ rounded[1].numbers.double().T
-    room = bounds.summing(kind, left.shape[1]) * rounded[0].length[:, None] * rounded[1].length
+        whole, others = _whole(left), _whole(right)
+        return torch.equal(product(whole, others, kind).double(), whole.double() @ others.double().T)
+    rows, columns = bounds.rounded(left, kind), bounds.rounded(right, kind)
+    made = product(rows.numbers, columns.numbers, kind).double()
+    wanted = rows.numbers.double() @ columns.numbers.double().T
+    room = bounds.summing(kind, left.shape[1]) * rows.length[:, None] * columns.length
     return bool(((made - wanted).abs() <= room + bounds.half(kind) * made.abs()).all())
 
 
