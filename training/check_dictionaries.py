@@ -103,6 +103,7 @@ def judged(
         print(
             f"{name}: rise {made[name].ce_rise:.4f} at L0 {made[name].l0:.1f}, dead {made[name].dead:.1%}", flush=True
         )
+        tell(made)
     return made
 
 
