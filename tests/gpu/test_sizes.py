@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+import innerview as iv
 from innerview.kernels import fused, fused_screen, reference
 from innerview.kernels.fused_screen import Screened
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Rule
 from innerview.kernels.slots import Part, Slots, read_out
-from innerview.kernels.sums import summed
+from innerview.kernels.sums import can_sum, summed
 from tests.kernels.fused_screen_cases import widened
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
@@ -104,6 +105,23 @@ def test_sums_of_the_decoders_rows_are_the_dense_product(dtype: torch.dtype) -> 
     torch.testing.assert_close(
         summed(codes, 257, one.weight).double(), wanted, rtol=1e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-4
     )
+
+
+def test_a_dictionary_decodes_on_a_gpu_as_on_a_cpu_and_with_gradients() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    weights = iv.Weights(
+        torch.randn(500, 40, generator=drawn), torch.zeros(500), torch.randn(500, 40, generator=drawn), torch.zeros(40)
+    )
+    plain = iv.Manifest(False, iv.Normalisation(), site="x")
+    one, x = iv.Dictionary(weights, iv.TopK(9), plain), torch.randn(3, 7, 40, generator=drawn)
+    wanted = one.decode(one.encode(x))
+    there = one.to("cuda")
+    codes = there.encode(x.cuda())
+    assert can_sum(there.weights.decoder, codes.values)
+    torch.testing.assert_close(there.decode(codes).cpu(), wanted)
+    values = codes.values.clone().requires_grad_()
+    there.decode(codes.with_values(values)).sum().backward()
+    assert values.grad is not None and bool((values.grad != 0).any())
 
 
 def test_memory_does_not_grow_with_tokens_times_features() -> None:

@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from innerview.kernels import fused, largest, reference, tiling
+from innerview.kernels import fused, largest, reference, sums, tiling
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Rule, Sparse
 from innerview.kernels.slots import Slots
 from innerview.kernels.sums import summed
@@ -164,6 +164,12 @@ def test_sums_of_the_decoders_rows_are_the_dense_product(d: int, dtype: torch.dt
     got = summed(codes, 6, decoder)
     assert got.dtype == dtype
     assert torch.equal(got, (dense.to(DEVICE) @ decoder.float()).to(dtype))
+
+
+def test_sums_are_believed_after_a_trial_and_not_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(sums.is_right.__wrapped__(dtype, DEVICE) for dtype in DTYPES)
+    monkeypatch.setattr(sums, "summed", lambda codes, n, decoder: torch.zeros(n, decoder.shape[1], device=DEVICE))
+    assert not sums.is_right.__wrapped__(torch.float32, DEVICE)
 
 
 def test_no_codes_sum_to_zero_and_no_tokens_to_nothing() -> None:

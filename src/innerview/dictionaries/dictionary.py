@@ -24,6 +24,7 @@ from innerview.errors import DictionaryError
 from innerview.kernels.encode import encode
 from innerview.kernels.finite import refuse_not_finite
 from innerview.kernels.rules import Encoder, Sparse
+from innerview.kernels.sums import can_sum, summed
 from innerview.readings import Gate, Reading
 
 # Tokens that are prepared at once for a kernel.
@@ -237,6 +238,9 @@ class Dictionary:
             )
         decoder, total = self.weights.decoder, prod(codes.shape)
         tokens = codes.tokens.to(decoder.device)
+        if can_sum(decoder, codes.values):
+            places = Sparse(tokens, codes.features.to(decoder.device), codes.values.to(decoder))
+            return summed(places, total, decoder).view(*codes.shape, self.d_out)
         counts = torch.bincount(tokens, minlength=total)
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])[:-1]
         made = torch.nn.functional.embedding_bag(

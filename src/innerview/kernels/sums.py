@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from innerview.kernels.program import Program, is_interpreted
+from innerview.kernels.program import Program, is_interpreted, why_not
 from innerview.kernels.rules import Sparse
 
 if TYPE_CHECKING:
     import triton.language as tl  # pyright: ignore[reportMissingImports]
 
+FORMATS = (torch.float32, torch.bfloat16, torch.float16)
 # Numbers of a row of the decoder that one program sums, and rows that it has under way at once.
 WIDTH, AT_ONCE = 1024, 8
+
+
+def can_sum(decoder: Tensor, values: Tensor) -> bool:
+    """Whether `summed` does it: on a GPU whose trial it passed, where no gradients are asked for."""
+    if decoder.device.type != "cuda" or decoder.dtype not in FORMATS or is_interpreted() or why_not("cuda") is not None:
+        return False
+    has_gradients = torch.is_grad_enabled() and (decoder.requires_grad or values.requires_grad)
+    return not has_gradients and is_right(decoder.dtype)
+
+
+@cache
+def is_right(dtype: torch.dtype, device: str = "cuda") -> bool:
+    """Whether sums of small whole numbers, which are exact, are right on this device; tried once a format."""
+    drawn = torch.Generator().manual_seed(0)
+    dense = torch.randint(-2, 3, (9, 40), generator=drawn) * torch.randint(0, 2, (9, 1), generator=drawn)
+    decoder = torch.randint(-2, 3, (40, 130), generator=drawn)
+    dense, decoder = dense.to(device, dtype), decoder.to(device, dtype)
+    tokens, features = dense.nonzero(as_tuple=True)
+    try:
+        made = summed(Sparse(tokens, features, dense[tokens, features]), len(dense), decoder)
+    except Exception:
+        # Triton, its assembler and the driver each raise their own; torch's own sums are there.
+        return False
+    return torch.equal(made.double(), dense.double() @ decoder.double())
 
 
 def summed(codes: Sparse, n_tokens: int, decoder: Float[Tensor, "n_features d_out"]) -> Float[Tensor, "n_tokens d_out"]:
