@@ -244,7 +244,7 @@ function Found({ found, wire, where }: { found: Answered; wire: GridWire; where:
     <>
       {!found.is_same && (
         <p class="iv-note iv-note-bad" role="alert">
-          stale: run again, this cell is {digits(found.effect, true)}, not what the grid shows
+          stale: run again, its metrics are not those that the grid was measured with
           {found.attached.join() !== wire.attached.join()
             ? ` (attached now: ${found.attached.map(readable).join(", ") || "nothing"}; then: ${wire.attached.map(readable).join(", ") || "nothing"})`
             : ": the network has changed since"}

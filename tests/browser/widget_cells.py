@@ -39,9 +39,13 @@ training.start()
 """
 
 
-def write_notebook(path: Path, *more: str) -> None:
+def write_notebook(path: Path) -> None:
     """Write it, its cells not run."""
-    sources = [SETTING.strip(), *CELLS.values(), *more]
+    path.write_text(notebook([SETTING.strip(), *CELLS.values()]), "utf-8")
+
+
+def notebook(sources: list[str]) -> str:
+    """A notebook of these cells, as JSON."""
     cells = [
         {
             "cell_type": "code",
@@ -54,4 +58,4 @@ def write_notebook(path: Path, *more: str) -> None:
         for i, source in enumerate(sources)
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}), "utf-8")
+    return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
