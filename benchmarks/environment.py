@@ -18,6 +18,8 @@ ROOT = HERE.parent
 FOLDER = ROOT / ".venv-bench"
 PYTHON = FOLDER / "bin" / "python"
 CONSTRAINTS = HERE / "constraints.txt"
+# Of the publishers' packages, those that rows 1 to 8 are measured beside.
+ALONE = ("dictionary-learning", "eai-sparsify")
 _MADE = FOLDER / "made.json"
 
 
@@ -31,10 +33,21 @@ def make() -> dict[str, str]:
     print("making .venv-bench with the peers in it (the first time takes some minutes)", flush=True)
     venv.create(FOLDER, clear=True, symlinks=os.name != "nt", with_pip=True)
     _install(_own())
-    missing = _install_peers(_peers())
+    missing = _install_peers(_peers()) | _install_alone()
     _sources().write_text(f"{ROOT / 'src'}\n")
     _MADE.write_text(json.dumps({"wanted": wanted, "missing": missing}))
     return missing
+
+
+def _install_alone() -> dict[str, str]:
+    """The peers that come without their dependencies; returns those that failed."""
+    failed = {peer: _tried(["--no-deps", peer]) for peer in _alone()}
+    return {peer: reason for peer, reason in failed.items() if reason is not None}
+
+
+def _alone() -> list[str]:
+    lines = (HERE / "requirements-publishers.txt").read_text().splitlines()
+    return [line for line in lines if line.startswith(ALONE)]
 
 
 def _own() -> list[str]:
@@ -50,7 +63,7 @@ def _peers() -> list[str]:
 
 def _wanted() -> str:
     """A digest of everything that decides what is installed."""
-    parts = [*_own(), *_peers(), CONSTRAINTS.read_text(), str(ROOT), sys.version]
+    parts = [*_own(), *_peers(), *_alone(), CONSTRAINTS.read_text(), str(ROOT), sys.version]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
