@@ -1,5 +1,7 @@
 """The screens lose no code: against the reference where sums are exact, against float64 where they are not, and under attack."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -144,3 +146,19 @@ def test_a_guess_at_the_kth_that_is_too_high_loses_no_code(kind: Kind) -> None:
     counted = screened.Counted()
     attacks.hold(other, x, screened.encode(other, x, kind, counted))
     assert counted.whole_rows == 0 and counted.candidates < 12 * counted.active
+
+
+def test_rows_are_shared_by_threads_and_callers_do_not_disturb_one_another() -> None:
+    above, largest = drawn.encoder("above", 700, 33), drawn.encoder("largest", 1500, 33, k=7)
+
+    def agrees(seed: int) -> bool:
+        x = drawn.inputs(200, 33, seed=seed)
+        return all(same(screened.encode(one, x, "int8"), reference.encode(one, x)) for one in (above, largest))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(3) as callers:
+            assert all(callers.map(agrees, range(6)))
+    finally:
+        torch.set_num_threads(threads)
