@@ -1,4 +1,5 @@
 import { useState } from "preact/hooks";
+import { readable } from "./glyphs";
 import { units, where, type DirectionInfo, type EditForm } from "./steering";
 
 interface Props {
@@ -33,7 +34,7 @@ export function EditRow({ edit, direction, limit, step, fixed, isSaved, onChange
           data-lm-suppress-shortcuts="true"
           onClick={() => onChange({ ...edit, on: !edit.on })}
         >
-          <span aria-hidden="true">{edit.on ? "●" : "○"}</span> {direction.name}
+          <span aria-hidden="true">{edit.on ? "●" : "○"}</span> {readable(direction.name)}
         </button>
         {edit.op === "add" ? (
           <input
@@ -45,7 +46,7 @@ export function EditRow({ edit, direction, limit, step, fixed, isSaved, onChange
             value={edit.coefficient}
             disabled={fixed !== "" || !edit.on}
             title={fixed}
-            aria-label={`${direction.name}, in ${direction.unit === "step" ? "natural steps" : "raw units"}`}
+            aria-label={`${readable(direction.name)}, in ${direction.unit === "step" ? "natural steps" : "raw units"}`}
             aria-valuetext={told}
             style={fill}
             onInput={(event) => onChange({ ...edit, coefficient: Number(event.currentTarget.value) })}

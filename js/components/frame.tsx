@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import type { Life } from "../sync";
+import { readable } from "./glyphs";
 
 export interface Status {
   state: "ready" | "loading" | "stale" | "error";
@@ -26,18 +27,20 @@ const LIVES: Record<Life, string> = {
 /** A heavy rule and a title line, the picture, a hairline and a footline. */
 export function Frame({ title, what, verbs, foot, life, status, children }: Props) {
   const shown = status && status.state !== "ready" && status.message;
+  // A name may hold anything; on a line of ours it turns no direction.
+  const said = what && readable(what);
   return (
     <>
       <div class="iv-head">
         <h3>{title}</h3>
-        <span class="iv-what" title={what}>
-          {what}
+        <span class="iv-what" title={said}>
+          {said}
         </span>
         <div class="iv-verbs">{verbs}</div>
       </div>
       {shown && (
         <p class={status.state === "error" ? "iv-note iv-note-bad" : "iv-note"} role={status.state === "error" ? "alert" : "status"}>
-          {status.message}
+          {readable(status.message)}
         </p>
       )}
       {children}

@@ -53,7 +53,7 @@ function LogitLens({ sync, theme }: Scene) {
     return (
       <Grid
         key={which}
-        name={`${HEADING}: ${shown.wire.label}`}
+        name={`${HEADING}: ${readable(shown.wire.label)}`}
         words={shown.words}
         layers={shown.layers}
         cell={(at) => (isDifference ? differenceCell(shown, at, theme.value) : plainCell(shown, at, shading.value, theme.value))}
@@ -88,8 +88,8 @@ function LogitLens({ sync, theme }: Scene) {
               label="what is shown"
               value={show}
               options={[
-                { value: "this", label: short(main.wire.label, "first"), why: main.wire.label },
-                { value: "other", label: short(second.wire.label, "second"), why: second.wire.label },
+                { value: "this", label: short(main.wire.label, "first"), why: readable(main.wire.label) },
+                { value: "other", label: short(second.wire.label, "second"), why: readable(second.wire.label) },
                 { value: "both", label: "both" },
                 {
                   value: "difference",
@@ -199,9 +199,9 @@ function Foot(props: { table: LensTable; second: LensTable | null; show: Showing
         </span>
       )}
       <span>{table.words.length} tokens</span>
-      {wire.edits.length > 0 && <span>edited: {wire.edits.join(", ")}</span>}
-      {wire.attached.length > 0 && <span>attached: {wire.attached.join(", ")}</span>}
-      {wire.ignored && wire.ignored.length > 0 && <span>attached and ignored here: {wire.ignored.join(", ")}</span>}
+      {wire.edits.length > 0 && <span>edited: {wire.edits.map(readable).join(", ")}</span>}
+      {wire.attached.length > 0 && <span>attached: {wire.attached.map(readable).join(", ")}</span>}
+      {wire.ignored && wire.ignored.length > 0 && <span>attached and ignored here: {wire.ignored.map(readable).join(", ")}</span>}
     </>
   );
 }

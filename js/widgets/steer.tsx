@@ -163,7 +163,7 @@ function Steer({ sync, theme, bus, ended, root }: Scene) {
               </option>
               {setup.directions.map((known, i) => (
                 <option key={i} value={String(i)} selected={direction === i}>
-                  {known.name}
+                  {readable(known.name)}
                 </option>
               ))}
             </select>
@@ -178,7 +178,7 @@ function Steer({ sync, theme, bus, ended, root }: Scene) {
         {column("edited", edited, editedValues)}
         <div class={stale ? "iv-stale" : ""}>
           <h4 class="iv-column-name">
-            effect against cost{chosen && ` · ${setup.directions[chosen.direction]!.name}`}
+            effect against cost{chosen && ` · ${readable(setup.directions[chosen.direction]!.name)}`}
             {stale && " · stale: prompt or edit changed"}
           </h4>
           {dose && chosen ? (
@@ -357,7 +357,7 @@ function AddEdit({ setup, onAdd }: { setup: Setup; onAdd(direction: number): voi
         <option value="">of…</option>
         {setup.directions.map((direction, i) => (
           <option key={i} value={String(i)}>
-            {direction.name}
+            {readable(direction.name)}
           </option>
         ))}
       </select>
@@ -372,12 +372,12 @@ function Foot({ setup, columns, chosen, dose }: { setup: Setup; columns: Columns
       {direction && (
         <span>
           {direction.unit === "step"
-            ? `1 step of ${direction.name} = ${digits(direction.scale)} raw (${direction.scale_kind}, n = ${direction.scale_n})`
-            : `${direction.name} has no natural step: raw units`}
+            ? `1 step of ${readable(direction.name)} = ${digits(direction.scale)} raw (${direction.scale_kind}, n = ${direction.scale_n})`
+            : `${readable(direction.name)} has no natural step: raw units`}
         </span>
       )}
       <span>greedy, {setup.max_new_tokens} tokens</span>
-      {columns.attached.length > 0 && <span>attached and ignored here: {columns.attached.join(", ")}</span>}
+      {columns.attached.length > 0 && <span>attached and ignored here: {columns.attached.map(readable).join(", ")}</span>}
       {!dose && <span>dose: not measured</span>}
       <span>controls: not run</span>
     </>
