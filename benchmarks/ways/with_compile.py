@@ -13,7 +13,7 @@ def unedited(module: Any, ids: Tensor, tokens: int) -> Callable[[], list[list[in
     """Greedy text, row by row, with nothing edited and no tap put in: the limit of any edit in compiled code."""
     compiled = torch.compile(module, dynamic=False)
     width = ids.shape[1]
-    cache = StaticCache(config=module.config, max_cache_len=32 if width + tokens <= 32 else 64)
+    cache: Any = StaticCache(config=module.config, max_cache_len=32 if width + tokens <= 32 else 64)
 
     def call() -> list[list[int]]:
         if cache.layers[0].is_initialized:

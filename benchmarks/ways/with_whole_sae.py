@@ -35,7 +35,7 @@ def by_sae_lens(sae: iv.Dictionary, feature: int, value: float) -> Change:
     Raises:
         ImportError: SAELens is not installed.
     """
-    from sae_lens import JumpReLUSAE, JumpReLUSAEConfig
+    from sae_lens import JumpReLUSAE, JumpReLUSAEConfig  # pyright: ignore[reportMissingImports]
 
     config = JumpReLUSAEConfig(d_in=sae.d_in, d_sae=sae.n_features, apply_b_dec_to_input=False)
     theirs: Any = JumpReLUSAE(config).eval()
