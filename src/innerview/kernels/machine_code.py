@@ -66,7 +66,11 @@ def compiled() -> SimpleNamespace | ModuleType:
         # The same function, but calling what is compiled already: numba compiles no call of plain Python.
         near = FunctionType(plain.__code__, {**vars(loops), **made}, name, plain.__defaults__)
         near.__module__ = plain.__module__
-        made[name] = numba.njit(**options)(near)
+        try:
+            made[name] = numba.njit(**options)(near)
+        except RuntimeError:
+            # Neither beside this file nor in the user's cache can be written: compiled anew in each process.
+            made[name] = numba.njit(**{**options, "cache": False})(near)
     return SimpleNamespace(**made)
 
 
