@@ -143,11 +143,12 @@ def concept_lines(found: dict[str, iv.Evaluation]) -> list[str]:
     scored = {name: one.concepts.rows() for name, one in found.items() if one.concepts is not None}
     if not scored:
         return ["Not run."]
-    told = [row[0] for row in next(iter(scored.values()))]
+    # A transcoder has no absorption, and may come first.
+    told = list(dict.fromkeys(row[0] for rows in scored.values() for row in rows))
     listed = []
     for name, rows in scored.items():
         by_figure = {figure: value for figure, value, _ in rows}
-        listed.append((name, *(f"{by_figure.get(figure, float('nan')):.3f}" for figure in told)))
+        listed.append((name, *(f"{by_figure[figure]:.3f}" if figure in by_figure else "–" for figure in told)))
     return table(("dictionary", *told), listed)
 
 

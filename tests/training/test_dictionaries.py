@@ -53,6 +53,9 @@ def test_the_page_says_the_figures_of_every_dictionary(made: Path, tmp_path: Pat
     for name, one in found.items():
         assert f"| {name} | {one.n_features} | {one.ce_rise:.4f} |" in text
     assert code == int(sum(meets(found[f"blocks.{n}.resid"]) for n in (0, 1)) * 2 <= 2)
+    scored = text.split("## Features")[1].split("## Two")[0].splitlines()
+    (transcoder,) = (line for line in scored if line.startswith("| blocks.1.mlp"))
+    assert transcoder.endswith("| – | – |") and "absorbed share | absorbed fraction |" in text
     assert "| blocks.1.resid |" in text.split("## Two seeds")[1] and "probe on 5 features" in text
 
 
