@@ -4,7 +4,6 @@ import pytest
 
 from tests.soak import ROWS
 
-
 # Rows that drive a browser; without one they say that they did not run.
 IN_A_BROWSER = {20}
 

@@ -78,8 +78,9 @@ def opened(browser: Browser, path: Path, what: str) -> Iterator[Page]:
     page = context.new_page()
     page.on("console", lambda message: said.append(f"{message.type}: {message.text[:300]}"))
     page.on("pageerror", lambda error: said.append(f"thrown: {str(error)[:300]}"))
-    page.on("request", lambda request: is_foreign(request.url, path) and said.append(f"asked for {request.url[:300]}"))
-    page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: said.extend(asked(request.url, path)))
+    page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+    page.on("dialog", lambda dialog: dialog.dismiss())
     try:
         page.goto(path.as_uri())
         page.evaluate(STIR)
@@ -93,8 +94,10 @@ def opened(browser: Browser, path: Path, what: str) -> Iterator[Page]:
         context.close()
 
 
-def is_foreign(url: str, path: Path) -> bool:
-    return url.partition("#")[0] != path.as_uri() and not url.startswith("data:")
+def asked(url: str, path: Path) -> list[str]:
+    """What to say of a request: nothing of the page itself and what it holds."""
+    is_own = url.partition("#")[0] == path.as_uri() or url.startswith("data:")
+    return [] if is_own else [f"asked for {url[:300]}"]
 
 
 def is_whole(page: Page, name: str, place: World) -> None:

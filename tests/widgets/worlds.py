@@ -28,7 +28,8 @@ def tokenizer(words: Sequence[str] = ()) -> Any:
     made = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     made.chat_template = CHAT
     if words:
-        made.add_tokens([AddedToken(word, normalized=False, special=False) for word in words])
+        whole: list[Any] = [AddedToken(word, normalized=False, special=False) for word in words]
+        made.add_tokens(whole)
     return made
 
 
