@@ -17,7 +17,7 @@ def model(request: pytest.FixtureRequest) -> iv.Model:
 
 
 def test_an_opened_network_tells_its_sizes(model: iv.Model) -> None:
-    assert (model.n_layers, model.d_model, model.vocab, model.context, model.has_chat) == (3, 32, 67, 64, True)
+    assert (model.n_layers, model.d_model, model.vocab, model.context, model.has_chat) == (3, 32, 67, 72, True)
     assert iv.open_model(model) is model
     assert iv.open_model(model.module).lock is model.lock
 
