@@ -123,7 +123,7 @@ def line(text: str) -> str:
 # What must be found, by widget: names and tokens that the widget draws whole.
 SHOWN: dict[str, Any] = {
     "token_strip": lambda place: ["".join(map(prose, place.texts[:400]))],
-    "evidence_card": lambda place: [line(place.text(1) or "a claim"), line(place.text(0) or "a")],
+    "evidence_card": lambda place: [line(place.named(1, "a claim")), line(place.named(0, "a"))],
     "panel": lambda place: [line(place.text(0) or "a"), line(place.model.name)],
     "attention": lambda place: [line(place.model.name), "".join(map(prose, words(place.model, place.ids)))],
     "feature_browser": lambda place: [line(place.text(nth)) for nth in range(3) if place.text(nth)],

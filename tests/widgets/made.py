@@ -33,6 +33,10 @@ class World:
     def text(self, nth: int) -> str:
         return self.texts[nth % len(self.texts)]
 
+    def named(self, nth: int, otherwise: str) -> str:
+        """A text that can be a name: one that says something."""
+        return self.text(nth) if self.text(nth).strip() else otherwise
+
     @property
     def prompt(self) -> str:
         """A text that can be a prompt: whole characters, and not too many."""
@@ -45,7 +49,7 @@ class World:
 def evidence_card(world: World) -> Any:
     controls = [
         iv.Control(
-            world.text(0) or "a",
+            world.named(0, "a"),
             0.004,
             threshold=0.01,
             n=200,
@@ -54,10 +58,10 @@ def evidence_card(world: World) -> Any:
             unit=world.text(1),
         ),
         iv.Control("b", 0.3, threshold=0.2, interval=(0.1, 0.5), why=world.text(2), is_ours=True),
-        iv.Control.not_run("c", why=world.text(4) or "later"),
+        iv.Control.not_run("c", why=world.named(4, "later")),
         iv.Control.not_applicable("d", why="no heads"),
     ]
-    return iv.EvidenceCard(iv.Evidence(world.text(1) or "a claim", tuple(controls), about=world.text(0)))
+    return iv.EvidenceCard(iv.Evidence(world.named(1, "a claim"), tuple(controls), about=world.text(0)))
 
 
 def logit_lens(world: World) -> Any:
