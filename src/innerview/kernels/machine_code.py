@@ -60,6 +60,7 @@ def compiled() -> SimpleNamespace | ModuleType:
         "fastmath": {"reassoc", "contract", "nsz"},
         "error_model": "numpy",
     }
+    compiled: Any = numba.njit
     made: dict[str, Any] = {}
     for name in NAMES:
         plain = getattr(loops, name)
@@ -67,10 +68,10 @@ def compiled() -> SimpleNamespace | ModuleType:
         near = FunctionType(plain.__code__, {**vars(loops), **made}, name, plain.__defaults__)
         near.__module__ = plain.__module__
         try:
-            made[name] = numba.njit(**options)(near)
+            made[name] = compiled(**options)(near)
         except RuntimeError:
             # Neither beside this file nor in the user's cache can be written: compiled anew in each process.
-            made[name] = numba.njit(**{**options, "cache": False})(near)
+            made[name] = compiled(**{**options, "cache": False})(near)
     return SimpleNamespace(**made)
 
 
