@@ -170,7 +170,7 @@ function Filters({ about, query, disabled, onChange }: FilterProps) {
         class="iv-field iv-filter-text"
         type="search"
         aria-label="search labels and words, or a feature's number"
-        placeholder={about.n_labels || about.has_hints ? "search labels and words, or a number" : "a feature's number"}
+        placeholder={about.n_labels || about.has_hints ? "label, word or number" : "a feature's number"}
         value={query.text}
         maxLength={200}
         onInput={(event) => onChange({ text: event.currentTarget.value })}
