@@ -58,7 +58,9 @@ class Lab:
     folder: Path
 
     def url(self, notebook: str) -> str:
-        return f"{self.address}/lab/tree/{notebook}?token={self.token}"
+        # A workspace for each: the tabs that another test left open would come back, and commands go to whichever is in front.
+        name = notebook.rsplit("/", 1)[-1].removesuffix(".ipynb")
+        return f"{self.address}/lab/workspaces/{name}/tree/{notebook}?token={self.token}"
 
 
 @pytest.fixture(scope="session")
