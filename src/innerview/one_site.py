@@ -102,6 +102,7 @@ def _forward(board: Board, site: Site, call: Call, watch: _Watch) -> None:
                 current.set(watch)
                 root(*call.args, **call.kwargs)
             except _Reached:
+                # How the forward ends: what was asked for is there.
                 pass
             finally:
                 _over(module, watch, before, had_gradients)

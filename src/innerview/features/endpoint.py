@@ -9,6 +9,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,11 +173,10 @@ def _said(error: urllib.error.HTTPError) -> str:
         raw = error.read(4096).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         raw = ""
-    try:
+    # What is not in OpenAI's shape is said as it came.
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         told = json.loads(raw)["error"]
         raw = told["message"] if isinstance(told, dict) else str(told)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
     line = " ".join("".join(one if one.isprintable() else " " for one in str(raw)).split())
     return f"{line[:200]!r}" if line else "nothing more"
 

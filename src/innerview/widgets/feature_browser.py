@@ -227,6 +227,14 @@ class FeatureBrowser(FeatureSheet, SelectsFeatures):
 
 
 def frame_of(shown: Any, name: str = "FeatureBrowser") -> pd.DataFrame:
+    """One row a feature, of a dashboard or of a table that is one already; with words where the features are few.
+
+    Args:
+        shown: A dashboard or a table.
+        name: The widget that asks, for the error.
+    Raises:
+        WidgetError: It is neither.
+    """
     if isinstance(shown, pd.DataFrame):
         return shown
     if not hasattr(shown, "frame"):
