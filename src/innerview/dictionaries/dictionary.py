@@ -189,7 +189,7 @@ class Dictionary:
         weights = Weights(
             own.encoder[features], own.encoder_bias[features], own.decoder[features], own.decoder_bias, own.skip, extras
         )
-        return dataclasses.replace(self, weights=weights)
+        return dataclasses.replace(self, weights=weights, architecture=self.architecture.of_some(len(features)))
 
     def decode(
         self, codes: Codes | Float[Tensor, "*tokens n_features"], x: Activations | Tensor | None = None

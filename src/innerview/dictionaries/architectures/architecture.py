@@ -194,6 +194,10 @@ class Architecture:
         """Dense codes of prepared inputs (normalised, decoder bias taken off where the manifest says so)."""
         return self.activate(weights, self.pre(weights, x))
 
+    def of_some(self, n_features: int) -> "Architecture":
+        """The same for some of its features by themselves; only asked where features do not compete."""
+        return self
+
     def gating(self, weights: Weights, feature: int) -> Gating:
         """How one feature is read by itself.
 

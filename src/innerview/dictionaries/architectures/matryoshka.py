@@ -1,6 +1,6 @@
 """Matryoshka dictionaries: each of several nested prefixes of the features reconstructs by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -40,6 +40,10 @@ class Matryoshka(BatchTopK):
     def check(self, weights: Weights) -> None:
         super().check(weights)
         self.sizes(weights.n_features)
+
+    def of_some(self, n_features: int) -> "Matryoshka":
+        # Prefixes are of training: some features by themselves have none.
+        return replace(self, prefixes=(n_features,))
 
     def sizes(self, n_features: int) -> tuple[int, ...]:
         """How many features each prefix has, all of them last.
