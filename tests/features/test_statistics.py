@@ -103,10 +103,12 @@ def test_examples_lie_between_the_true_quantiles_of_their_stretch(read: tuple) -
         if len(values) < 100:
             continue
         for stretch in found.stretches(feature, str)[1:]:
-            ranks = [(values < one.values[one.drawn]).mean() for one in stretch.examples]
-            # A draw of 32 knows its ranks to some 9 % (one standard deviation).
-            assert all(stretch.low - 0.3 <= rank <= stretch.high + 0.3 for rank in ranks)
-            seen += len(ranks)
+            low, high = np.quantile(values, (stretch.low, stretch.high))
+            for one in stretch.examples:
+                value = one.values[one.drawn]
+                assert stretch.least <= value <= stretch.most
+                assert low / BIN * 0.999 <= value <= high * BIN * 1.001
+                seen += 1
     assert seen > 50
 
 

@@ -129,8 +129,12 @@ class FeatureStatistics:
             values = self.sample.activations(feature)
             return {q: float(np.quantile(values, q)) for q in QUANTILES}
         chosen = torch.tensor([feature])
-        return {q: float(self.spread.quantile(q, chosen)) for q in QUANTILES[:-1]} | {
-            1.0: float(self.spread.most[feature])
+        found = {q: float(self.spread.quantile(q, chosen)) for q in QUANTILES}
+        # What was drawn may lie below what the lowest bin says.
+        return {
+            **found,
+            0.0: min(found[0.0], float(self.sample.activations(feature)[-1])),
+            1.0: float(self.spread.most[feature]),
         }
 
     def histogram(self, feature: int) -> Histogram:
