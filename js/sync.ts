@@ -40,8 +40,15 @@ const WRITE_MS = 50;
 const HELLOS = 4;
 const GONE = new Set(["restarting", "autorestarting", "dead", "terminating"]);
 
+interface Emitter {
+  connect(slot: (sender: unknown, value: unknown) => void): unknown;
+  disconnect(slot: (sender: unknown, value: unknown) => void): unknown;
+}
+
 export class Sync {
   readonly life: Signal<Life>;
+  /** Whether the host tells when the kernel is gone; else only a question finds out. */
+  isTold = false;
   private readonly traits = new Map<string, Signal<any>>();
   private readonly waiting = new Map<number, Waiting>();
   private nextId = Math.floor(Math.random() * 2 ** 30);
@@ -111,13 +118,23 @@ export class Sync {
 
   /** JupyterLab's manager knows the kernel, and no comm is told when it crashes. */
   private watchKernel(): void {
-    const changed = (this.model as any).widget_manager?.kernel?.statusChanged;
-    if (typeof changed?.connect !== "function") return;
-    const told = (_: unknown, status: unknown) => {
+    const kernel = (this.model as any).widget_manager?.kernel;
+    this.isTold = this.follow(kernel?.statusChanged, (status) => {
       if (GONE.has(String(status))) this.fall();
-    };
-    changed.connect(told);
-    this.ended.addEventListener("abort", () => changed.disconnect(told));
+    });
+    // The server may be gone while nobody knows how the kernel is.
+    this.follow(kernel?.connectionStatusChanged, (status) => {
+      if (status === "connected") this.checkLife();
+      else this.fall();
+    });
+  }
+
+  private follow(changed: Emitter | undefined, told: (value: unknown) => void): boolean {
+    if (typeof changed?.connect !== "function") return false;
+    const slot = (_: unknown, value: unknown) => told(value);
+    changed.connect(slot);
+    this.ended.addEventListener("abort", () => changed.disconnect(slot));
+    return true;
   }
 
   /** The kernel is gone, and with it every answer that is waited for. */

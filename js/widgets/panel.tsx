@@ -7,7 +7,8 @@ import { digits } from "../components/numbers";
 import type { View } from "../sync";
 
 const HEADING = "Open in this kernel";
-const EVERY_MS = 2000;
+// Only where the host does not tell when a kernel is gone.
+const EVERY_MS = 30_000;
 
 interface Slider {
   value: number;
@@ -32,10 +33,18 @@ interface ModelLine {
   edits: Attached[];
 }
 
+interface Dashboard {
+  key: number;
+  name: string;
+  said: string;
+  named: { feature: number; text: string }[];
+}
+
 interface Seen {
   models: ModelLine[];
   dictionaries: { name: string; said: string }[];
   directions: { name: string; site: string; said: string }[];
+  dashboards: Dashboard[];
   runs: { model: string; said: string }[];
   trainings: { model: string; said: string }[];
   memory: { process: number; models: number; dictionaries: number; gpus: { name: string; used: number; total: number }[] };
@@ -57,18 +66,15 @@ function Panel({ sync, ended }: Scene) {
     );
   };
   useEffect(() => {
-    if (life === "page") return;
-    // A panel that nobody sees asks nothing, and a busy kernel has at most one question open; one that fell silent is asked less often.
+    // Python tells what changes; what changed before anyone listened is asked for once.
+    if (isLive) sync.ask("refresh", {}, 20_000).catch(() => {});
+    if (life === "page" || sync.isTold) return;
     let waits = false;
-    let tick = 0;
     const timer = setInterval(() => {
-      tick++;
-      if (waits || document.hidden || (!isLive && tick % 5 !== 0)) return;
+      if (waits || document.hidden) return;
       waits = true;
-      sync.ask("refresh", {}, 10_000).then(
-        () => (waits = false),
-        () => (waits = false),
-      );
+      const done = () => (waits = false);
+      sync.ask("hello", {}, 10_000).then(done, done);
     }, EVERY_MS);
     const stop = () => clearInterval(timer);
     ended.addEventListener("abort", stop);
@@ -108,10 +114,52 @@ function Panel({ sync, ended }: Scene) {
         </section>
       ))}
       <List title="dictionaries" lines={seen.dictionaries ?? []} />
+      <Dashboards dashboards={seen.dashboards ?? []} isLive={isLive} ask={ask} />
       <List title="directions" lines={(seen.directions ?? []).map((one) => ({ name: one.name, said: `${one.site} · ${one.said}` }))} />
       <List title="being written" lines={(seen.runs ?? []).map((one) => ({ name: one.model, said: one.said }))} />
       <List title="trainings" lines={(seen.trainings ?? []).map((one) => ({ name: one.model, said: one.said }))} />
     </Frame>
+  );
+}
+
+interface DashboardsProps {
+  dashboards: Dashboard[];
+  isLive: boolean;
+  ask(kind: string, fields: Record<string, unknown>): Promise<void>;
+}
+
+/** Features that were read, and those among them that have a name, each a way to its page. */
+function Dashboards({ dashboards, isLive, ask }: DashboardsProps) {
+  if (dashboards.length === 0) return null;
+  return (
+    <section class="iv-panel-list" aria-label="dashboards">
+      <h4>dashboards</h4>
+      {dashboards.map((one) => (
+        <div key={one.key}>
+          <div class="iv-panel-line">
+            <span>{readable(one.name)}</span>
+            <span class="iv-panel-said">{readable(one.said)}</span>
+          </div>
+          {one.named.length > 0 && (
+            <div class="iv-panel-named">
+              {one.named.map(({ feature, text }) => (
+                <button
+                  type="button"
+                  class="iv-panel-feature"
+                  key={feature}
+                  disabled={!isLive}
+                  title={isLive ? `open the page of feature ${feature}` : "no kernel answers"}
+                  data-lm-suppress-shortcuts="true"
+                  onClick={() => void ask("open", { dashboard: one.key, feature })}
+                >
+                  {feature.toLocaleString("en-US")} {readable(text)}
+                </button>
+              ))}
+            </div>
+          )}
+        </div>
+      ))}
+    </section>
   );
 }
 

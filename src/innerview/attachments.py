@@ -9,6 +9,7 @@ from innerview.errors import EditError
 from innerview.hooks import Board, board_of
 from innerview.interrupts import Uninterrupted
 from innerview.models.model import Model
+from innerview.opened import opened
 from innerview.own_forwards import Block, raise_unmet
 from innerview.runs import Plan
 
@@ -70,6 +71,7 @@ class Attachment:
     @enabled.setter
     def enabled(self, is_enabled: bool) -> None:
         self.block.is_enabled = bool(is_enabled)
+        opened.changed("edit")
 
     def update(self, model: Model, edits: Any) -> None:
         """Put other edits in their place, under the same name: the next forward takes them.
@@ -93,6 +95,7 @@ class Attachment:
             held, self._held = self._held, self._board.acquire(plan.points)
             self.block.plan, self.block.fired, self.block.forwards = plan, set(), 0
             self._board.release(held)
+        opened.changed("edit")
 
     def detach(self) -> None:
         """Take the edits off; a second call does nothing."""
@@ -101,6 +104,7 @@ class Attachment:
                 del self._board.attached[self.name]
             held, self._held = self._held, []
             self._board.release(held)
+        opened.changed("edit")
 
     def __repr__(self) -> str:
         state = "on" if self.enabled else "off"
@@ -129,6 +133,7 @@ def attach(model: Model, edits: Any, *, name: str | None = None) -> Attachment:
         board.attached[name] = made
         if old is not None:
             old.detach()
+    opened.changed("edit")
     return made
 
 

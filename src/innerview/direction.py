@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.errors import DirectionError
+from innerview.opened import opened
 from innerview.readings import Reading
 
 Unit = Literal["step", "raw", "residual"]
@@ -108,7 +109,9 @@ class Direction:
                 f"direction {name!r} is zero (length {norm:.3g} over {flat.numel()} numbers), so it points nowhere"
             )
         kind, step = ("given", scale) if scale is not None else ("length of the given vector", norm)
-        return cls((flat / norm).float(), site, step, kind, 1, residual_norm, 0.0, name, origin)
+        made = cls((flat / norm).float(), site, step, kind, 1, residual_norm, 0.0, name, origin)
+        opened.add("direction", made)
+        return made
 
     def project(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows"]:
         """Projection of activations in natural steps from the center; in raw units when no step is known."""
@@ -121,7 +124,9 @@ class Direction:
 
     def named(self, name: str) -> "Direction":
         """The same direction under another name."""
-        return dataclasses.replace(self, name=name)
+        made = dataclasses.replace(self, name=name)
+        opened.add("direction", made)
+        return made
 
     def __neg__(self) -> "Direction":
         return dataclasses.replace(self, vector=-self.vector, center=-self.center, name=f"minus {self.name}")

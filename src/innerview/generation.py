@@ -259,6 +259,7 @@ class Generation:
             run.leave()
             current.set(None)
             self._finished.set()
+            opened.changed("run")
 
     def _write(self) -> None:
         last = self._writer.write(self._on_step)

@@ -129,6 +129,13 @@ def test_the_panel_switches_and_slides_the_edit_and_sees_what_python_does(page: 
     assert told(page, "[handle.enabled, handle.edits[0].coefficient]") == [True, 2.5]
     in_kernel(page, "iv.attach(model, [iv.ProjectOut(mood)], name='no mood')")
     expect(panel.get_by_role("switch")).to_have_count(2, timeout=10_000)
+    in_kernel(
+        page,
+        "board = iv.dashboard(iv.load_dictionary('pocket', site='blocks.3.resid'), model).with_labels({17: 'seventeen'})",
+    )
+    expect(panel.get_by_role("button", name="17 seventeen")).to_be_visible(timeout=10_000)
+    panel.get_by_role("button", name="17 seventeen").click()
+    expect(panel.get_by_role("alert")).to_contain_text("no page of this dictionary is open")
     panel.get_by_role("button", name="detach all").click()
     expect(panel.get_by_role("switch")).to_have_count(0, timeout=10_000)
     assert told(page, "[one.name for one in iv.attached(model)]") == []

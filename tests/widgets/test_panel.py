@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,12 +12,20 @@ import torch
 
 import innerview as iv
 from innerview.hooks import board_of
+from innerview.opened import opened
 
 
 @pytest.fixture
 def panel(model: iv.Model) -> Iterator[Any]:
     yield iv.panel()
     iv.detach(model)
+
+
+def small_dictionary() -> iv.Dictionary:
+    rows = torch.nn.functional.normalize(torch.randn(12, 32, generator=torch.Generator().manual_seed(1)), dim=1)
+    weights = iv.Weights(rows.clone(), torch.zeros(12), rows.clone(), torch.zeros(32))
+    said = iv.Manifest(False, iv.Normalisation(), site="blocks.0.resid", model="the panel's", source="rows")
+    return iv.Dictionary(weights, iv.TopK(3), said)
 
 
 def logits(model: iv.Model) -> torch.Tensor:
@@ -137,3 +147,91 @@ def test_a_direction_that_was_found_is_listed_for_as_long_as_it_lives(
     del found
     seen()
     assert "listed here" not in [one["name"] for one in panel.seen["directions"]]
+
+
+def test_a_dictionary_that_was_just_trained_is_listed_once_for_as_long_as_it_lives(
+    panel: Any, model: iv.Model, seen: Callable
+) -> None:
+    seen()
+    before = len(panel.seen["dictionaries"])
+    spec = iv.DictionarySpec("blocks.0.resid", iv.TopK(4), n_features=37)
+    settings = iv.TrainingSettings(n_tokens=200, batch_tokens=50, buffer_tokens=100)
+    trained = iv.train_dictionaries(model, [spec], texts=[[0, 5, 6, 7, 8, 9]] * 60, settings=settings, progress=False)
+    measured = trained.dictionaries[0].measured(torch.randn(40, 32))
+    seen()
+    found = [one["said"] for one in panel.seen["dictionaries"] if one["said"].startswith("37 features")]
+    assert len(found) == 1 and "TopK" in found[0]
+    del trained, measured
+    gc.collect()
+    seen()
+    assert len(panel.seen["dictionaries"]) == before
+
+
+def test_dashboards_are_listed_with_their_named_features_which_open_their_pages(
+    panel: Any, model: iv.Model, seen: Callable, listen: Callable, ask: Callable, until: Callable
+) -> None:
+    sae = small_dictionary()
+    board = iv.dashboard(sae, model, [[0, 5, 6, 7, 8, 9]], progress=False)
+    named = board.with_labels({3: "three", 1: "one"})
+    seen()
+    (line,) = [one for one in panel.seen["dashboards"] if one["name"].startswith("the panel's")]
+    assert line["said"].endswith("2 named") and [one["text"] for one in line["named"]] == ["one", "three"]
+    assert "2 named" in panel.plain_text()
+    comm = listen(panel)
+    page = iv.FeaturePage(named, 1)
+    listen(page)
+    open_three = {"id": 1, "kind": "open", "dashboard": line["key"], "feature": 3}
+    assert ask(panel, comm, open_three)[0]["ok"] == {"feature": 3}
+    page._writer.wait()
+    assert until(lambda: page.view is not None and page.view["feature"] == 3)
+    page.close()
+    assert "no page of this dictionary is open" in ask(panel, comm, open_three | {"id": 2})[0]["error"]
+    assert "is gone" in ask(panel, comm, open_three | {"id": 3, "dashboard": 2**30})[0]["error"]
+
+
+def test_a_features_direction_and_a_named_one_are_listed_once_each(panel: Any, model: iv.Model, seen: Callable) -> None:
+    sae = small_dictionary()
+    held = [sae.direction(5), sae.direction(5), sae.direction(5).named("Mondays, perhaps")]
+    seen()
+    names = [one["name"] for one in panel.seen["directions"]]
+    assert names.count("feature 5") == 1 and names.count("Mondays, perhaps") == 1
+    assert len(held) == 3
+
+
+def test_the_panel_is_told_and_never_asks(
+    model: iv.Model, direction: iv.Direction, until: Callable, listen: Callable
+) -> None:
+    made = iv.Panel()
+    listen(made)
+
+    def names() -> list[str]:
+        return [edit["name"] for line in made.seen["models"] for edit in line["edits"]]
+
+    try:
+        handle = iv.attach(model, [iv.Add(direction, 1.0)], name="told of this")
+        assert until(lambda: "told of this" in names())
+        handle.enabled = False
+        assert until(
+            lambda: not next(e["on"] for m in made.seen["models"] for e in m["edits"] if e["name"] == "told of this")
+        )
+        handle.detach()
+        assert until(lambda: "told of this" not in names())
+        found = iv.Direction.from_vector(torch.ones(32), "blocks.0.resid", name="told of that")
+        assert until(lambda: "told of that" in [one["name"] for one in made.seen["directions"]])
+        del found
+        gc.collect()
+        assert until(lambda: "told of that" not in [one["name"] for one in made.seen["directions"]])
+        run = iv.generate(model, [[0, 5, 6]], max_new_tokens=3)
+        run.wait()
+        assert until(lambda: made.seen["runs"] == [])
+    finally:
+        made.close()
+
+
+def test_a_panel_that_was_closed_leaves_no_thread_and_no_watcher(until: Callable) -> None:
+    watching, threads = len(opened._watchers), threading.active_count()
+    made = iv.Panel()
+    assert len(opened._watchers) == watching + 1
+    made.close()
+    assert len(opened._watchers) == watching
+    assert until(lambda: threading.active_count() <= threads)

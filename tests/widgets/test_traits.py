@@ -46,7 +46,7 @@ def sent(name: str, folder: Path) -> dict[str, Any]:
         # What other tests have open is not this world's.
         seen = traits["seen"]
         seen["models"] = [model for model in seen["models"] if model["edits"]]
-        seen |= {kind: [] for kind in ("dictionaries", "directions", "runs", "trainings")}
+        seen |= {kind: [] for kind in ("dictionaries", "directions", "dashboards", "runs", "trainings")}
     return traits
 
 

@@ -25,6 +25,7 @@ from innerview.kernels.encode import encode
 from innerview.kernels.finite import refuse_not_finite
 from innerview.kernels.rules import Encoder, Sparse
 from innerview.kernels.sums import can_sum, summed
+from innerview.opened import opened
 from innerview.readings import Gate, Reading
 
 # Tokens that are prepared at once for a kernel.
@@ -56,6 +57,7 @@ class Dictionary:
             raise DictionaryError(
                 f"the decoder's bias is {self.weights.d_out} wide and the input {self.weights.d_in}, so it cannot be subtracted"
             )
+        opened.add("dictionary", self)
 
     @property
     def n_features(self) -> int:
@@ -297,9 +299,11 @@ class Dictionary:
             is_silent = "median" in said and not median > 0
             kind = "never active where it was measured" if is_silent else "not measured; sae.measured(acts) measures it"
         active = float(said["density"][number]) * said["measured_tokens"] if "measured_tokens" in said else 0.0
-        return dataclasses.replace(
+        stepped = dataclasses.replace(
             made, scale=scale, scale_kind=kind, scale_n=0 if scale is None else max(0, round(active))
         )
+        opened.add("direction", stepped)
+        return stepped
 
     def _worth(self) -> float | None:
         """What one unit of a decoder's row is worth in the activations' own units; None where that is each token's own, and not measured."""

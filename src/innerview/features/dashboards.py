@@ -28,6 +28,7 @@ from innerview.features.words import Readout, readout_of, words_of
 from innerview.features.written import Written
 from innerview.models.model import Model
 from innerview.models.text import token_word
+from innerview.opened import opened
 from innerview.plots import ACCENT, caption, drawn
 from innerview.shows import ShowsItself
 
@@ -56,6 +57,9 @@ class Dashboard(ShowsItself):
     labels: dict[int, Label] = field(default_factory=dict, repr=False)
     written: Written | None = field(default=None, repr=False)
     spelled: dict[int, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        opened.add("dashboard", self)
 
     def __len__(self) -> int:
         return self._known.n_features if self.statistics is None else self.statistics.n_features

@@ -1,9 +1,14 @@
 """`Panel`: what this kernel has open, and the edits that are live in it."""
 
 import dataclasses
+import logging
 import os
+import queue
+import sys
 import threading
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,25 +21,36 @@ from innerview.dictionaries.training.live import LiveTraining
 from innerview.direction import Direction
 from innerview.edits import Edit
 from innerview.errors import EditError, WidgetError
+from innerview.features.dashboards import Dashboard
 from innerview.generation import Generation
 from innerview.models.model import Model
 from innerview.opened import opened
-from innerview.widgets import wire
+from innerview.widgets import links, wire
 from innerview.widgets.base import Widget, number, text, whole
 from innerview.widgets.strengths import moved, strength_of
 
 NAME_LIMIT = 10_000
 MOST = 200
+# Named features of one dashboard.
+MOST_NAMED = 12
 # Memory moves with every forward; a change below this is none.
 GRAIN = 10_000_000
+# What happens together is looked at once, and a training that tells of every step no more often than this.
+GATHER_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 class Panel(Widget):
-    """Models, dictionaries, directions, live edits and memory of this kernel; switches edits, slides them, takes them off."""
+    """Models, dictionaries, their dashboards and named features, directions, live edits and memory of this kernel.
+
+    It switches edits, slides them, and takes them off. It asks for nothing by itself: it is told of what is opened, attached, moved, done
+    or gone, and that a cell has ended.
+    """
 
     bundle: ClassVar[str] = "panel"
     heading: ClassVar[str] = "Open in this kernel"
-    verbs: ClassVar[tuple[str, ...]] = ("refresh", "switch", "slide", "detach", "detach_all")
+    verbs: ClassVar[tuple[str, ...]] = ("refresh", "switch", "slide", "detach", "detach_all", "open")
 
     seen = traitlets.Dict().tag(sync=True)
 
@@ -44,14 +60,9 @@ class Panel(Widget):
         self._looking = threading.Lock()
         super().__init__()
         self.seen = self._now()
-        me = weakref.ref(self)
-
-        def came(kind: str, _: object) -> None:
-            panel = me()
-            if panel is not None and kind != "run":
-                panel.refresh()
-
-        self._end = opened.listen(came)
+        told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._ends = [opened.watch(told.put), _after_cells(told), lambda: told.put(None)]
+        threading.Thread(target=_follow, args=(weakref.ref(self), told), name="innerview-panel", daemon=True).start()
 
     def refresh(self) -> "Panel":
         """Look again; returns the panel."""
@@ -63,8 +74,7 @@ class Panel(Widget):
 
     def close(self) -> None:
         """Look no more."""
-        end = getattr(self, "_end", None)
-        if end is not None:
+        for end in getattr(self, "_ends", ()):
             end()
         super().close()
 
@@ -120,6 +130,16 @@ class Panel(Widget):
 
         return take_off
 
+    def do_open(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Open the page of a named feature."""
+        key = whole(message.get("dashboard"), 0, 2**31)
+        found = next((one for one in _dashboards() if self._keys.get(one) == key), None)
+        if found is None:
+            raise WidgetError("that dashboard is gone; run its cell again")
+        feature = whole(message.get("feature"), 0, len(found) - 1)
+        links.open_feature(found.model, links.key_of(found.dictionary, found), feature)
+        return {"feature": feature}
+
     # What is shown where no JavaScript runs.
 
     def html_table(self) -> str:
@@ -157,8 +177,9 @@ class Panel(Widget):
 
     def _now(self) -> dict[str, Any]:
         models = self._models()
-        dictionaries = [one for one in opened.each("dictionary") if isinstance(one, Dictionary)][-MOST:]
-        directions = [one for one in opened.each("direction") if isinstance(one, Direction)][-MOST:]
+        dictionaries = _dictionaries()
+        # The same direction under the same name is one, such as a feature's that several widgets hold.
+        directions = {(one.name, one.site): one for one in opened.each("direction") if isinstance(one, Direction)}
         runs = [one for one in opened.each("run") if isinstance(one, Generation) and not one.done][-MOST:]
         trainings = [one for one in opened.each("training") if isinstance(one, LiveTraining) and one.state == "running"]
         said = wire.sendable
@@ -167,7 +188,8 @@ class Panel(Widget):
         return {
             "models": [self._model(model) for model in each.values()],
             "dictionaries": [_dictionary(one) for one in dictionaries],
-            "directions": [{"name": said(one.name), "site": said(one.site), "said": said(_step(one))} for one in directions],
+            "directions": [{"name": said(one.name), "site": said(one.site), "said": said(_step(one))} for one in list(directions.values())[-MOST:]],
+            "dashboards": [self._dashboard(one) for one in _dashboards()],
             "runs": [{"model": said(run.model.name), "said": f"{len(run.texts_so_far)} texts being written"} for run in runs],
             "trainings": [{"model": said(one.model), "said": f"step {one.step:,} of {one.n_steps:,}"} for one in trainings],
             "memory": _memory(models, dictionaries),
@@ -182,6 +204,16 @@ class Panel(Widget):
             "edits": [_attached(one) for one in attached(model)],
         }  # fmt: skip
 
+    def _dashboard(self, one: Dashboard) -> dict[str, Any]:
+        about, read = one.dictionary, one.statistics
+        named = sorted(one.labels.values(), key=lambda label: (-(label.score or 0.0), label.feature))
+        return {
+            "key": self._key(one),
+            "name": "from files" if about is None else wire.sendable(_name(about)),
+            "said": f"{len(one):,} features, {f'{read.n_tokens:,} tokens read' if read else 'no texts read'}, {len(named):,} named",
+            "named": [{"feature": label.feature, "text": wire.sendable(label.text[:200])} for label in named[:MOST_NAMED]],
+        }  # fmt: skip
+
     def _lines(self) -> list[dict[str, str]]:
         found = []
         for model in self.seen["models"]:
@@ -189,7 +221,9 @@ class Panel(Widget):
             for one in model["edits"]:
                 said = f"{'on' if one['on'] else 'off'}: {', '.join(edit['label'] for edit in one['edits'])}"
                 found.append({"kind": "edit", "name": one["name"], "said": said})
-        kinds = {"dictionaries": "dictionary", "directions": "direction", "runs": "run", "trainings": "training"}
+        kinds = {
+            "dictionaries": "dictionary", "dashboards": "dashboard", "directions": "direction", "runs": "run", "trainings": "training",
+        }  # fmt: skip
         for name, kind in kinds.items():
             found += [
                 {"kind": kind, "name": one.get("name", one.get("model", "")), "said": one["said"]}
@@ -207,15 +241,77 @@ def _edit(edit: Edit) -> dict[str, Any]:
     return {"label": wire.sendable(edit.label), "slider": None if slider is None else dataclasses.asdict(slider)}
 
 
-def _dictionary(one: Dictionary) -> dict[str, Any]:
-    name = f"{one.manifest.model} · {one.manifest.site}"
-    return {
-        "name": wire.sendable(name),
-        "said": f"{one.n_features:,} features, {type(one.architecture).__name__}, {_size(_bytes(one))}",
-    }
+def _follow(me: "weakref.ref[Panel]", told: "queue.SimpleQueue[str | None]") -> None:
+    """Look again when something was told, until None is."""
+    while told.get() is not None:
+        time.sleep(GATHER_S)
+        while not told.empty():
+            if told.get() is None:
+                return
+        panel = me()
+        if panel is None:
+            return
+        try:
+            panel.refresh()
+        except Exception as error:
+            # A network that is being moved or freed right now may be looked at again when that is done.
+            log.warning("the panel could not look", exc_info=error)
+        del panel
 
 
-def _bytes(one: Dictionary) -> int:
+def _after_cells(told: "queue.SimpleQueue[str | None]") -> Callable[[], None]:
+    """Be told when a cell has ended: memory has moved by then, and what no longer has a name may be gone."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is None:
+        return lambda: None
+
+    def ended(_: Any) -> None:
+        told.put("cell")
+
+    shell.events.register("post_run_cell", ended)
+
+    def stop() -> None:
+        if ended in shell.events.callbacks["post_run_cell"]:
+            shell.events.unregister("post_run_cell", ended)
+
+    return stop
+
+
+def _dictionaries() -> list[Any]:
+    """Of several that share their weights, such as one before and after it was measured, the newest alone."""
+    found: dict[int, Any] = {}
+    for one in opened.each("dictionary"):
+        weights = getattr(one, "weights", None)
+        if weights is not None:
+            found.pop(id(weights), None)
+            found[id(weights)] = one
+    return list(found.values())[-MOST:]
+
+
+def _dashboards() -> list[Dashboard]:
+    """Of several over the same reading of a corpus, such as one before and after its features were named, the newest alone."""
+    found: dict[int, Dashboard] = {}
+    for one in opened.each("dashboard"):
+        if isinstance(one, Dashboard):
+            key = id(one.statistics if one.statistics is not None else links.key_of(one.dictionary))
+            found.pop(key, None)
+            found[key] = one
+    return list(found.values())[-MOST:]
+
+
+def _dictionary(one: Any) -> dict[str, Any]:
+    kind = type(one.architecture).__name__ if isinstance(one, Dictionary) else type(one).__name__
+    return {"name": wire.sendable(_name(one)), "said": f"{one.n_features:,} features, {kind}, {_size(_bytes(one))}"}
+
+
+def _name(one: Any) -> str:
+    """Network and site; several sites of a crosscoder are named one after another."""
+    site = one.manifest.site
+    return f"{one.manifest.model} · {site if isinstance(site, str) else ', '.join(map(str, site))}"
+
+
+def _bytes(one: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in one.weights.tensors().values())
 
 
@@ -223,7 +319,7 @@ def _step(one: Direction) -> str:
     return "no natural step" if one.scale is None else f"1 step = {one.scale:.3g}, {one.scale_kind}, n = {one.scale_n}"
 
 
-def _memory(models: list[Model], dictionaries: list[Dictionary]) -> dict[str, Any]:
+def _memory(models: list[Model], dictionaries: list[Any]) -> dict[str, Any]:
     """Bytes in use, rounded, so that a panel at rest sends nothing."""
     weights = {
         (tensor.data_ptr() or id(tensor)): tensor.numel() * tensor.element_size()

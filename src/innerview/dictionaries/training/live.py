@@ -10,6 +10,7 @@ from torch import Tensor
 from innerview.dictionaries.architectures import Losses
 from innerview.dictionaries.entries import Active
 from innerview.dictionaries.training.settings import DictionarySpec
+from innerview.opened import opened
 
 # Features that are watched, and examples that are kept of each.
 WATCHED = 8
@@ -84,6 +85,7 @@ class LiveTraining:
         """Tell the listeners."""
         for listener in list(self._listeners):
             listener(self)
+        opened.changed("training")
 
     def watch(self, nth: int, losses: Losses | None, contexts: Tensor | None) -> None:
         """Take up what the watched features of one dictionary do in a batch."""

@@ -216,6 +216,8 @@ class Loop:
     def _result(self, live: LiveTraining, seconds: float) -> DictionaryTraining:
         seen = self.done * self.settings.batch_tokens
         made = tuple(self._dictionary(learner, seen) for learner in self.learners)
+        for one in made:
+            opened.add("dictionary", one)
         histories = tuple(tuple(learner.history) for learner in self.learners)
         return DictionaryTraining(self.specs, made, histories, seen, live.state == "done", seconds)
 
