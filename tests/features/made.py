@@ -12,9 +12,9 @@ LENGTHS = (9, 14, 3, 20, 11, 2, 17, 14, 6, 23) * 4
 PLAIN = iv.Normalisation()
 
 
-def opened(family: str = "gpt2", *, bos: bool = False) -> iv.Model:
+def opened(family: str = "gpt2", *, bos: bool = False, seed: int = 0) -> iv.Model:
     """A random network whose norms have weights of their own, with a tokenizer."""
-    root = module(family)
+    root = module(family, seed=seed)
     torch.manual_seed(3)
     for one in root.modules():
         if "Norm" in type(one).__name__:

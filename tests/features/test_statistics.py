@@ -1,6 +1,7 @@
 """What one pass counts of every feature, against the same by hand from a plain hook's activations, row by row."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -309,11 +310,23 @@ def test_a_folder_of_another_pass_or_a_damaged_one_is_refused(tmp_path: Path) ->
     for change in ({"seed": 1}, {"top": 3}):
         with pytest.raises(iv.FeatureError, match="of another pass"):
             iv.feature_statistics(model, own, rows, folder=tmp_path, **change)
-    with pytest.raises(iv.FeatureError, match="of another pass"):
-        iv.feature_statistics(model, made.dictionary(seed=2), rows, folder=tmp_path)
+    moved, changed, prepared = made.dictionary(), made.dictionary(), made.dictionary()
+    moved.weights.extras["threshold"][3] += 0.1
+    changed.weights.decoder[7, 5] += 0.1
+    halved = replace(prepared.manifest, normalisation=iv.Normalisation("constant", factor=0.5))
+    others = (made.dictionary(seed=2), moved, changed, replace(prepared, manifest=halved))
+    for other in others:
+        with pytest.raises(iv.FeatureError, match="of another pass"):
+            iv.feature_statistics(model, other, rows, folder=tmp_path)
+    # Another network of the same name, and a corpus that grew.
+    for network, given in ((made.opened(seed=1), rows), (model, [*rows, [1, 5, 6]])):
+        with pytest.raises(iv.FeatureError, match="of another pass"):
+            iv.feature_statistics(network, own, given, folder=tmp_path)
     path = tmp_path / "pass.safetensors"
     body = path.read_bytes()
-    for damaged in (body[:100], b"", body[:-50], b"\xff" * 64):
+    flipped = bytearray(body)
+    flipped[-4000] ^= 16
+    for damaged in (body[:100], b"", body[:-50], b"\xff" * 64, bytes(flipped)):
         path.write_bytes(damaged)
         with pytest.raises(iv.FeatureError, match="damaged"):
             iv.feature_statistics(model, own, rows, folder=tmp_path)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
@@ -26,14 +28,35 @@ LEAST_S = 20.0
 
 def fingerprint(model: Model, dictionary: Dictionary, corpus: Corpus, asked: Any) -> str:
     """What makes a pass the same: the network, the dictionary, the rows, and what is counted."""
-    own = dictionary.weights
-    digest = hashlib.sha256(repr((model.name, repr(dictionary), dictionary.manifest.bos, asked)).encode())
-    # A few thousand numbers of each matrix tell two dictionaries apart.
-    for tensor in (own.encoder, own.decoder, own.encoder_bias):
-        flat = tensor.detach().flatten()
-        digest.update(flat[:: max(1, len(flat) // 4096)].float().cpu().numpy().tobytes())
+    own = dictionary.manifest
+    read = (own.bos, own.normalisation, own.subtracts_decoder_bias)
+    digest = hashlib.sha256(repr((model.name, repr(dictionary), read, asked)).encode())
+    # Thresholds too: they change codes as much as the encoder does.
+    for name, tensor in dictionary.weights.tensors().items():
+        digest.update(name.encode() + _drawn(tensor, 4096) + _summed(tensor))
+    # Two networks of one kind have one name.
+    for name, tensor in model.module.named_parameters():
+        digest.update(name.encode() + (b"" if tensor.is_meta else _drawn(tensor, 64)))
     digest.update(corpus.sha256.encode())
     return digest.hexdigest()
+
+
+def _drawn(tensor: Tensor, most: int) -> bytes:
+    """About so many numbers of a tensor, evenly drawn."""
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, len(flat) // most)].float().cpu().numpy().tobytes()
+
+
+def _summed(tensor: Tensor) -> bytes:
+    """The sum of all its numbers' bits, which no order of adding rounds."""
+    flat = tensor.detach().flatten()
+    bits = flat.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
+    return int(bits.sum(dtype=torch.int64)).to_bytes(8, "little", signed=True)
+
+
+def _bits(tensors: dict[str, Tensor]) -> str:
+    """What one flipped bit of any of them changes."""
+    return hashlib.sha256(b"".join(name.encode() + _summed(tensors[name]) for name in sorted(tensors))).hexdigest()
 
 
 @dataclass(eq=False)
@@ -69,7 +92,12 @@ class Saver:
                 raise FeatureError(
                     f"{path} is of another pass: other texts, another network or dictionary, or other options; give another folder"
                 )
-            made.restore(load_file(path), json.loads(told["numbers"]))
+            tensors = load_file(path)
+            if _bits(tensors) != told["bits"]:
+                raise FeatureError(
+                    f"{path} is damaged: its numbers are not those that were written; remove it, and the pass begins anew"
+                )
+            made.restore(tensors, json.loads(told["numbers"]))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise FeatureError(f"{path} is damaged ({error}); remove it, and the pass begins anew") from error
 
@@ -85,11 +113,12 @@ class Saver:
             FeatureError: The disk did not take it.
         """
         started = time.monotonic()
-        told = {"pass": self.key, "numbers": json.dumps(made.numbers())}
+        tensors = made.tensors()
+        told = {"pass": self.key, "numbers": json.dumps(made.numbers()), "bits": _bits(tensors)}
         try:
             with Uninterrupted():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                save_file(made.tensors(), self.folder / f"{NAME}.tmp", told)
+                save_file(tensors, self.folder / f"{NAME}.tmp", told)
                 os.replace(self.folder / f"{NAME}.tmp", self.folder / NAME)
         except (OSError, SafetensorError) as error:
             raise FeatureError(f"{self.folder} took no pass: {error}; make room, or give another folder") from error
