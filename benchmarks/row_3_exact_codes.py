@@ -72,8 +72,8 @@ def _exact(drawn: Drawn, architecture: iv.JumpReLU | iv.TopK, kind: Kind, rounds
 
 
 def _tiles(rows: torch.Tensor, columns: torch.Tensor, kind: Kind) -> None:
-    """The rough product, a tile that stays near the processor at a time, as a screen takes it."""
-    width = max(2048, screened.TILE // len(rows))
+    """The rough product, a tile that stays near the processor at a time, by as many threads as torch takes."""
+    width = max(2048, (1 << 20) // len(rows))
     for first in range(0, len(columns), width):
         trust.product(rows, columns[first : first + width], kind)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from innerview.kernels import Above, Encoder, Largest, Sparse, bounds, reference, screened
+from innerview.kernels import Above, Encoder, Largest, Sparse, bounds, loops, reference, screened
 from innerview.kernels.bounds import Kind
 from tests.kernels import attacks, drawn
 
@@ -63,6 +63,41 @@ def test_the_bound_is_kept_by_every_product_under_attack(kind: Kind) -> None:
         bound = rows.residual[:, None] * columns.length + rows.length[:, None] * columns.residual
         room = 1e-15 * rows.length[:, None] * columns.length
         assert bool((wrong <= bound + room)[fits].all()), attack.__name__
+
+
+def test_the_bound_of_the_second_numbers_is_kept_under_attack_and_is_half_as_wide() -> None:
+    for attack in attacks.ATTACKS:
+        weight, x, _ = attack(torch.Generator().manual_seed(5))
+        rows, columns = bounds.rounded(x, "int8"), bounds.rounded(weight, "int8")
+        again, left = bounds.sharper(x, rows)
+        assert int(again.abs().max()) <= loops.WHOLE
+        fits = rows.is_in_range()[:, None] & columns.is_in_range()
+        numbers = rows.numbers.double() + again.double() / loops.STEPS
+        near = (numbers * rows.scale.double()[:, None]) @ (columns.numbers.double() * columns.scale.double()[:, None]).T
+        wrong = (near - x.double() @ weight.double().T).abs()
+        bound = left[:, None] * columns.length + rows.length[:, None] * columns.residual
+        room = 2.0**-30 * rows.length[:, None] * columns.length
+        assert bool((wrong <= bound + room)[fits].all()), attack.__name__
+    x = drawn.real_inputs(40, 300)
+    rows = bounds.rounded(x, "int8")
+    assert bool((bounds.sharper(x, rows)[1] < rows.residual / 200).all())
+
+
+def test_a_second_look_keeps_candidates_from_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = (Above(torch.full((2048,), 2.8)), Largest(10))
+    weight, x = torch.randn(2048, 3000, generator=torch.Generator().manual_seed(1)), drawn.real_inputs(32, 3000)
+    weight /= weight.norm(dim=1, keepdim=True)
+    nothing = (torch.empty(32, 0, dtype=torch.int16), bounds.rounded(x, "int8").residual)
+    for rule in rules:
+        encoder, once, twice = Encoder(weight, torch.zeros(2048), rule), screened.Counted(), screened.Counted()
+        found = screened.encode(encoder, x, "int8", twice)
+        attacks.hold(encoder, x, found)
+        with monkeypatch.context() as patched:
+            patched.setattr(bounds, "sharper", lambda rows, first: nothing)
+            without = screened.encode(encoder, x, "int8", once)
+        attacks.hold(encoder, x, without)
+        assert torch.equal(without.features, found.features)
+        assert twice.candidates < 0.75 * once.candidates
 
 
 def test_half_of_the_bound_would_lose_a_code() -> None:

@@ -24,8 +24,9 @@ LEAST = 2.0**-110
 # Largest whole number of int8 that is used, so that rows are symmetric, and 2³¹ holds sums of this many products.
 WHOLE = loops.WHOLE
 WIDEST: dict[Kind, int] = {"int8": (2**31 - 1) // WHOLE**2, "bfloat16": 1 << 17, "float32": 1 << 17}
-# Rows that are measured at once, in float64.
+# Rows that are measured at once, in float64; and that are worth a thread.
 CHUNK = 2048
+ROUNDED = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +76,19 @@ def _whole(rows: Tensor) -> Rounded:
     numbers, scale = torch.empty(rows.shape, dtype=torch.int8), torch.empty(n)
     length, residual = torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64)
     given = [one.numpy() for one in (rows.contiguous(), numbers, scale, length, residual)]
-    shared(lambda span: compiled().round_whole(span, *given), n)
+    shared(lambda span: compiled().round_whole(span, *given), n, ROUNDED)
     return Rounded(numbers, scale, _up(length), _up(residual))
+
+
+def sharper(rows: Float[Tensor, "rows d"], first: Rounded) -> tuple[Tensor, Tensor]:
+    """Second numbers of rows that were rounded to int8, and at least the length of what both leave: int16 [rows, d], float64 [rows].
+
+    A row is about `scale · (first + second / STEPS)`. They are numbers up to 127, in 16 bits because those are multiplied faster.
+    """
+    again, residual = torch.empty(rows.shape, dtype=torch.int16), torch.empty(len(rows), dtype=torch.float64)
+    given = [one.numpy() for one in (rows.contiguous(), first.numbers, first.scale, again, residual)]
+    shared(lambda span: compiled().round_again(span, *given), len(rows), ROUNDED)
+    return again, _up(residual)
 
 
 def _up(lengths: Tensor) -> Tensor:

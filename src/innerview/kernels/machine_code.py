@@ -1,9 +1,11 @@
 """The loops, compiled by numba where it is installed; in plain Python, for the tests of small sizes, where it is not."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,19 +14,24 @@ import torch
 
 from innerview.kernels import loops
 
-# Rows that are worth a thread.
-FEW = 16
 # In the order in which they call one another.
 NAMES = (
     "dot",
+    "whole_dot",
     "wide_dot",
     "round_whole",
+    "round_again",
     "halves",
     "add_massive",
+    "gather",
+    "by_column",
+    "is_worth",
+    "sharpened",
     "above",
     "push",
     "thin",
     "guess",
+    "least_of",
     "list_largest",
     "choose_largest",
     "by_token",
@@ -75,14 +82,30 @@ def compiled() -> SimpleNamespace | ModuleType:
     return SimpleNamespace(**made)
 
 
-def shared(look: Callable[[np.ndarray], Any], n_rows: int) -> list[Any]:
-    """What a function gives of spans of rows, `[first, behind the last]`, one a thread of torch's."""
-    threads = min(torch.get_num_threads(), max(1, n_rows // FEW))
-    edges = np.linspace(0, n_rows, threads + 1).astype(np.int64)
+def shared(look: Callable[[np.ndarray], Any], n: int, few: int) -> list[Any]:
+    """What a function gives of spans of n rows or columns, `[first, behind the last]`, one a thread of torch's; `few` are worth one.
+
+    In a thread of a span torch computes alone. One span is looked at by the caller, and torch takes its threads as ever.
+    """
+    threads = min(torch.get_num_threads(), max(1, n // few))
+    edges = np.linspace(0, n, threads + 1).astype(np.int64)
     spans = [edges[i : i + 2] for i in range(threads)]
-    return [look(spans[0])] if threads == 1 else list(_threads(threads).map(look, spans))
+    return [look(spans[0])] if threads == 1 else list(_threads(threads, os.getpid()).map(look, spans))
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="innerview-codes")
+def _threads(count: int, _process: int) -> ThreadPoolExecutor:
+    """Threads in which torch takes none of its own: those would wait on a core, busily, while the loops look at what they made."""
+    wanted, begun = torch.get_num_threads(), Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        begun.wait()
+
+    made = ThreadPoolExecutor(count, thread_name_prefix="innerview-codes", initializer=begin)
+    for _ in range(count):
+        made.submit(int)
+    begun.wait()
+    # The number is a thread's own, but what a thread begins with is shared.
+    torch.set_num_threads(wanted)
+    return made

@@ -4,6 +4,7 @@ The rough product is of whole numbers (int8, whose sums are exact), of bfloat16,
 ever held: a tile of rough products is looked through while it is near the processor.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,19 +20,25 @@ from innerview.kernels.machine_code import compiled, has_numba, shared
 from innerview.kernels.path import Path, Task
 from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
 
-# Tokens whose products are held at once, and numbers of a tile of them: 4 MiB.
+# Tokens whose products are held at once, and numbers of a tile of them in one thread: 1 MiB.
 ROWS = 512
-TILE = 1 << 20
-# Share of the features that a guess at the k-th largest is made of, the fewest that are enough for one, and the rank of the guess among
-# them: of so many times the features that should be above it, and so many more.
-SAMPLE, SAMPLE_LEAST, SAMPLE_TIMES, SAMPLE_MORE = 32, 512, 2, 6
+TILE = 1 << 18
+# Features that are worth a thread, and tokens, when the largest of what was listed are chosen.
+COLUMNS, CHOSEN = 512, 16
+# Share of the features that a guess at the k-th largest is made of, the fewest that are enough for one, and by how many standard deviations
+# it is lower than the feature of the same share of k: one row of a thousand is done again.
+SAMPLE, SAMPLE_LEAST, SAMPLE_LOWER = 16, 256, 3.0
 # A coordinate this many times as large in square as the middle one is kept in float32, and so many of them at most.
 MASSIVE, MASSIVE_MOST = 64.0, 8
+# Places of the lists of rows that are computed whole.
+WHOLE_ROWS = 1 << 20
+# Of a code: its token, its feature, its value.
+CODE = (np.int32, np.int32, np.float32)
 
 
 @dataclass
 class Counted:
-    """What the screen let through: candidates that were computed again, and rows of which every feature was one."""
+    """What the screen let through: candidates that were computed again in float32, and rows of which every feature was one."""
 
     candidates: int = 0
     active: int = 0
@@ -137,32 +144,45 @@ class Screen:
             return self._largest(rows, self.encoder.rule.k, 16 * self.encoder.rule.k + 1024, self._floors(rows))
         return self._above(rows)
 
-    def _tiles(self, rows: "Rows"):
-        """The rough products, a tile at a time, with the first of its features. The tile is overwritten by the next."""
-        n, total = len(rows.numbers), self.encoder.n_features
-        width = min(total, max(2048, TILE // max(1, n)))
-        for first in range(0, total, width):
-            yield first, _product(rows.numbers, self.columns.numbers[first : first + width], self.kind)
+    @property
+    def whole(self) -> np.ndarray:
+        """The weight's whole numbers, which a row's second numbers are multiplied by; of other kinds nothing."""
+        return self.columns.numbers.numpy() if self.kind == "int8" else np.empty((self.encoder.n_features, 0), np.int8)
+
+    def _width(self, rows: "Rows") -> int:
+        """Features of a tile."""
+        return max(TILE // ROWS, TILE // max(1, len(rows.numbers)))
+
+    def _tiles(self, rows: "Rows", span: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """The rough products with a span of features, a tile at a time, with the first of its features."""
+        first, behind = (int(edge) for edge in span)
+        width = self._width(rows)
+        for start in range(first, behind, width):
+            columns = self.columns.numbers[start : min(start + width, behind)]
+            yield _product(rows.numbers, columns, self.kind), start
+
+    def _known_of(self, rows: "Rows") -> tuple[Any, ...]:
+        """What both loops over tiles are told of rows and columns."""
+        of_column, massive = self.known[0], (rows.massive_x, rows.massive_w)
+        return (rows.of_row, of_column), (*massive, rows.x, self.weight.numpy(), rows.again, self.whole, self.gamma)
 
     def _above(self, rows: "Rows") -> Sparse:
-        loops, (of_column, cuts) = compiled(), self.known
-        common = (self.weight.numpy(), self.gamma)
-        parts: list[tuple[np.ndarray, ...]] = []
+        loops, cuts, (known, more) = compiled(), self.known[1], self._known_of(rows)
+        kind = (self.kind == "bfloat16", np.float32(bounds.half(self.kind)))
 
-        def look(span: np.ndarray, rough: np.ndarray, first: int) -> tuple[Any, ...]:
-            size = int(span[1] - span[0]) * rough.shape[1]
-            tokens, features, values = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.float32)
-            found, candidates = loops.above(
-                rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row, of_column, cuts, rows.massive_x, rows.massive_w,
-                rows.x, *common, span, first, tokens, features, values,
-            )  # fmt: skip
-            return tokens[:found].copy(), features[:found].copy(), values[:found].copy(), candidates
+        def look(span: np.ndarray) -> tuple[list[tuple[np.ndarray, ...]], int]:
+            parts, passed = [], 0
+            size = len(rows.numbers) * min(self._width(rows), int(span[1] - span[0]))
+            tokens, features, values = (np.empty(size, one) for one in CODE)
+            for rough, first in self._tiles(rows, span):
+                found, candidates = loops.above(rough, *kind, *known, cuts, *more, first, tokens, features, values)
+                parts.append((tokens[:found].copy(), features[:found].copy(), values[:found].copy()))
+                passed += candidates
+            return parts, passed
 
-        for first, rough in self._tiles(rows):
-            for *part, candidates in shared(lambda span, r=rough, f=first: look(span, r, f), len(rows.numbers)):
-                parts.append(tuple(part))
-                self.counted.candidates += candidates
-        return self._ordered(parts, len(rows.numbers))
+        looked = shared(look, self.encoder.n_features, COLUMNS)
+        self.counted.candidates += sum(passed for _, passed in looked)
+        return self._ordered([part for parts, _ in looked for part in parts], len(rows.numbers))
 
     def _ordered(self, parts: list[tuple[np.ndarray, ...]], n_rows: int) -> Sparse:
         """Codes by token, of parts in which each token's features grow from part to part."""
@@ -186,63 +206,87 @@ class Screen:
         return Sparse(found.tokens[kept], found.features[kept], narrow[kept])
 
     def _floors(self, rows: "Rows") -> np.ndarray:
-        """A guess at the k-th largest pre-activation of each row, from below, by a sample of the features; where that is too few, none."""
+        """A guess at the k-th largest pre-activation of each row by a sample of the features; where that is too few, none."""
         n, m, k = len(rows.numbers), self.encoder.n_features, getattr(self.encoder.rule, "k", 0)
         floors = np.full(n, -np.inf, np.float32)
         step = min(SAMPLE, m // SAMPLE_LEAST)
         size = -(-m // max(1, step))
-        rank = SAMPLE_TIMES * k * size // m + SAMPLE_MORE
+        share = k * size / m
+        rank = int(share + SAMPLE_LOWER * share**0.5) + 2
         if step < 2 or rank > size // 2:
             return floors
-        columns = derived(
-            self.encoder.weight, f"sample of {self.kind}", lambda _: self.columns.numbers[::step].contiguous()
-        )
-        rough = _product(rows.numbers, columns, self.kind)
-        of_column, massive_w = self.known[0][:, ::step], rows.massive_w[:, ::step]
-        given = (rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row)
-        more = (np.ascontiguousarray(of_column), rows.massive_x, np.ascontiguousarray(massive_w))
-        shared(lambda span: compiled().guess(*given, *more, span, rank, floors), n)
+        name = f"sample of {self.kind}"
+        columns = derived(self.encoder.weight, name, lambda _: self.columns.numbers[::step].contiguous())
+        of_column, massive_w = (np.ascontiguousarray(one[:, ::step]) for one in (self.known[0], rows.massive_w))
+
+        def look(span: np.ndarray) -> None:
+            some = slice(*span)
+            rough = _product(rows.numbers[some], columns, self.kind)
+            given = (np.ascontiguousarray(rows.of_row[:, some]), of_column, rows.massive_x[some], massive_w)
+            compiled().guess(rough, self.kind == "bfloat16", *given, rank, floors[some])
+
+        shared(look, n, CHOSEN)
         return floors
 
     def _largest(self, rows: "Rows", k: int, room: int, floors: np.ndarray) -> Sparse:
-        """The k largest of each row, whose list of what may be among them has `room`; what is below `floors` is left out at first."""
-        loops, (of_column, _), weight = compiled(), self.known, self.weight.numpy()
+        """The k largest of each row, whose lists of what may be among them have `room`; what is below `floors` is left out at first."""
         n, m = len(rows.numbers), self.encoder.n_features
-        capacity = min(m, room)
-        heaps, errors = np.full((n, k), -np.inf, np.float32), np.zeros(n, np.float32)
-        counts, full = np.zeros(n, np.int64), np.zeros(n, np.bool_)
-        listed, scored = np.empty((n, capacity), np.int32), np.empty((n, capacity), np.float32)
-
-        def gather(span: np.ndarray, rough: np.ndarray, first: int) -> int:
-            return loops.list_largest(
-                rough, self.kind == "bfloat16", np.float32(bounds.half(self.kind)), rows.of_row, of_column, rows.massive_x, rows.massive_w, rows.x, weight,
-                self.gamma, span, first, floors, heaps, errors, counts, listed, scored, full,
-            )  # fmt: skip
+        lists = shared(lambda span: self._listed(rows, k, min(m, room), floors, span), m, COLUMNS)
+        self.counted.candidates += sum(one.candidates for one in lists)
+        # A guess that the k-th does not reach was one too many.
+        kth = np.partition(np.concatenate([one.heaps for one in lists], axis=1), -k, axis=1)[:, -k]
+        full = np.logical_or.reduce([one.full for one in lists]) | ((floors > 0) & ~(kth >= floors))
+        for one in lists:
+            one.counts[full] = 0
+        listed = [tuple(getattr(one, name) for one in lists) for name in ("counts", "errors", "listed", "scored")]
 
         def choose(span: np.ndarray) -> tuple[np.ndarray, ...]:
             size = int(span[1] - span[0]) * k
             tokens, features, values = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.float32)
-            found = loops.choose_largest(
-                span, k, counts, errors, listed, scored, rows.x, weight, of_column, tokens, features, values
-            )
+            given = (rows.x, self.weight.numpy(), self.known[0], tokens, features, values)
+            found = compiled().choose_largest(span, k, *listed, *given)
             return tokens[:found], features[:found], values[:found]
 
-        for first, rough in self._tiles(rows):
-            self.counted.candidates += sum(shared(lambda span, r=rough, f=first: gather(span, r, f), n))
-        # A guess that the k-th does not reach was one too many.
-        full |= (floors > 0) & ~(heaps[:, 0] >= floors)
-        counts[full] = 0
-        parts = shared(choose, n)
-        found = self._narrowed(*(np.concatenate(one) for one in zip(*parts, strict=True)))
+        found = self._narrowed(*(np.concatenate(one) for one in zip(*shared(choose, n, CHOSEN), strict=True)))
         if not full.any():
             return found
         # These rows again, a few at a time, with no guess, and with room for all: too many lie too near to the k-th, or the guess was wrong.
         self.counted.whole_rows += int(full.sum())
         parts = [(torch.arange(n), found)]
-        for again in torch.from_numpy(full.nonzero()[0]).split(max(1, TILE // m)):
+        for again in torch.from_numpy(full.nonzero()[0]).split(max(1, WHOLE_ROWS // m)):
             few = Rows.of(rows.block[again], rows.massive, self.kind, self.encoder.d)
             parts.append((again, self._largest(few, k, m, np.full(len(again), -np.inf, np.float32))))
         return _merged(parts)
+
+    def _listed(self, rows: "Rows", k: int, room: int, floors: np.ndarray, span: np.ndarray) -> "Lists":
+        """Which features of a span may be among the k largest of each row."""
+        n, (known, more) = len(rows.numbers), self._known_of(rows)
+        made = Lists.empty(n, k, room)
+        kind = (self.kind == "bfloat16", np.float32(bounds.half(self.kind)))
+        for rough, first in self._tiles(rows, span):
+            given = (made.heaps, made.errors, made.counts, made.listed, made.scored, made.full)
+            made.candidates += compiled().list_largest(rough, *kind, *known, *more, first, floors, *given)
+        return made
+
+
+@dataclass(eq=False)
+class Lists:
+    """What may be among the k largest of each row: lists, how long they are, and whether one is full; see `loops.list_largest`."""
+
+    heaps: np.ndarray
+    errors: np.ndarray
+    counts: np.ndarray
+    listed: np.ndarray
+    scored: np.ndarray
+    full: np.ndarray
+    candidates: int = 0
+
+    @classmethod
+    def empty(cls, n: int, k: int, room: int) -> "Lists":
+        """Lists of n rows."""
+        heaps, counts = np.full((n, k), -np.inf, np.float32), np.zeros(n, np.int64)
+        listed, scored = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
+        return cls(heaps, np.zeros(n, np.float32), counts, listed, scored, np.zeros(n, np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +308,7 @@ class Rows:
     x: np.ndarray
     massive_x: np.ndarray
     massive_w: np.ndarray
+    again: np.ndarray
     fits: Tensor
 
     @classmethod
@@ -277,14 +322,17 @@ class Rows:
         rows = bounds.rounded(rest, kind)
         whole = rows.length if rest is x else bounds.rounded(x, "float32").length
         fits = rows.is_in_range() & ((whole == 0) | ((whole > bounds.RANGE[0]) & (whole < bounds.RANGE[1])))
-        p = rows.residual + (bounds.summing(kind, d) + bounds.SLACK) * whole
-        # Every feature of a row that does not fit is a candidate.
-        p = torch.where(fits, p, torch.inf)
-        of_row = torch.stack([rows.scale.float(), bounds.single(p), bounds.single(rows.length), bounds.single(whole)])
-        massive_x = x[:, massive.coordinates].contiguous()
-        return cls(
-            block, massive, rows.numbers, of_row.numpy(), x.numpy(), massive_x.numpy(), massive.weight.numpy(), fits
+        again, left = (
+            bounds.sharper(rest, rows) if kind == "int8" else (x.new_empty(len(x), 0, dtype=torch.int16), rows.residual)
         )
+        # Every feature of a row that does not fit is a candidate.
+        more = (bounds.summing(kind, d) + bounds.SLACK) * whole
+        p, sharp = (torch.where(fits, one + more, torch.inf) for one in (rows.residual, left))
+        lengths = (bounds.single(one) for one in (p, rows.length, whole, sharp))
+        of_row = torch.stack([rows.scale.float(), *lengths])
+        massive_x = x[:, massive.coordinates].contiguous()
+        apart = (massive_x.numpy(), massive.weight.numpy())
+        return cls(block, massive, rows.numbers, of_row.numpy(), x.numpy(), *apart, again.numpy(), fits)
 
 
 def _product(rows: Tensor, columns: Tensor, kind: Kind) -> np.ndarray:
