@@ -42,6 +42,8 @@ interface Props {
   onLook(at: At | null): void;
   onPin(at: At): void;
   onUnpin(): void;
+  /** A column to bring into sight, once for each object. */
+  reveal?: { pos: number } | null;
   /** The columns in sight, when they change. */
   onSpan?(first: number, last: number): void;
 }
@@ -92,6 +94,12 @@ export function Grid(props: Props) {
     wanted.current = false;
     cell.focus({ preventScroll: true });
   });
+
+  useEffect(() => {
+    if (!props.reveal || !box.current) return;
+    box.current.scrollLeft = Math.max(0, props.reveal.pos * column - (box.current.clientWidth - headWidth) / 2);
+    measure();
+  }, [props.reveal]);
 
   const go = (next: At) => {
     wanted.current = true;

@@ -7,7 +7,8 @@ export function digits(value: number, signed = false): string {
   const size = Math.abs(value);
   let text: string;
   if (size === 0) text = "0";
-  else if (size >= 1000) text = Math.round(size).toLocaleString("en-US");
+  // From here on three digits are a whole number with a place more.
+  else if (size >= 999.5) text = Math.round(size).toLocaleString("en-US");
   else if (size < 0.001) text = size.toExponential(1).replace("-", MINUS);
   else text = size.toPrecision(3);
   const sign = value < 0 ? MINUS : signed && size > 0 ? "+" : "";
@@ -17,6 +18,7 @@ export function digits(value: number, signed = false): string {
 export function percent(probability: number): string {
   const value = probability * 100;
   if (!Number.isFinite(value)) return "–";
+  if (value === 0) return "0 %";
   if (value < 0.01) return "<0.01 %";
   return `${value >= 10 ? value.toFixed(1) : value.toPrecision(3).slice(0, 4)} %`;
 }

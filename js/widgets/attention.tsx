@@ -1,11 +1,12 @@
 import { useComputed, useSignal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { Attended, PAGE, type Pinned, type Side, type Weights } from "../components/attended";
+import { Attended, isOf, PAGE, type Pinned, type Side, type Weights } from "../components/attended";
 import { sequential, type Theme } from "../components/colour";
 import { Choice, Frame, Verb, type Status } from "../components/frame";
 import { readable, visible } from "../components/glyphs";
 import { Grid, type At, type Cell } from "../components/grid";
 import { mount, type Scene } from "../components/mount";
+import { digits } from "../components/numbers";
 import { Shaded } from "../components/shaded";
 import { unpack, type Packed } from "../wire";
 import type { View } from "../sync";
@@ -16,6 +17,11 @@ const MOST_ROWS = 96;
 // Tokens of a text that are drawn at once.
 const STRETCH = 384;
 const COLUMN = 56;
+// Largest weights that are named, and the least that is shown as a number.
+const MOST_LISTED = 8;
+const LEAST = 0.005;
+// Pages of one line that are read whether or not they are in sight.
+const MOST_READ = 32;
 
 interface About {
   model: string;
@@ -44,6 +50,9 @@ function Attention({ sync, theme }: Scene) {
   const words = about.words ?? [];
   const stretch = useSignal(Math.max(0, Math.min(token.value, words.length - 1) - STRETCH / 2));
 
+  const isLong = words.length > STRETCH;
+  const reveal = useSignal<{ pos: number } | null>(isLong ? { pos: token.peek() } : null);
+
   if (words.length === 0 || about.heads.length === 0) {
     return (
       <Frame title={HEADING} what="" life={sync.life.value} status={status}>
@@ -52,20 +61,32 @@ function Attention({ sync, theme }: Scene) {
     );
   }
   const at = Math.min(Math.max(0, token.value), words.length - 1);
-  const many = about.heads.length > MOST_ROWS;
-  const chosenLayer = many ? Math.max(0, layer.value) : layer.value;
+  const byLayer = !about.is_held;
+  const many = byLayer || about.heads.length > MOST_ROWS;
+  // A head that is pinned brings its layer with it.
+  const ofHead = about.heads[head.value]?.[0];
+  const chosenLayer = many ? (ofHead ?? Math.max(0, layer.value)) : layer.value;
   const rows = about.heads.map((_, i) => i).filter((i) => chosenLayer < 0 || about.heads[i]![0] === chosenLayer);
-  const first = words.length <= STRETCH ? 0 : Math.min(Math.max(0, Math.floor(stretch.value)), words.length - STRETCH);
+  const first = !isLong ? 0 : Math.min(Math.max(0, Math.floor(stretch.value)), words.length - STRETCH);
   const last = Math.min(words.length, first + STRETCH);
   attended.news.value;
-  const weights = attended.of(at, side.value, words.length, all.value, kept.value);
-  const isMissing = all.value === null && !(kept.value?.at.token === at && kept.value.at.side === side.value);
+  const line = { token: at, side: side.value, layer: byLayer ? chosenLayer : -1, head: byLayer ? rows[0]! : 0 };
+  const weights = attended.of(line, words.length, all.value, kept.value);
+  const isMissing = all.value === null && !(kept.value && isOf(kept.value.at, line));
   useEffect(() => {
-    if (isMissing) attended.want(at, side.value, pagesOf([span.peek(), [first, last]]));
+    if (isMissing) attended.want(line, pagesOf([span.peek(), [first, last], [0, Math.min(words.length, MOST_READ * PAGE)]]));
   });
 
   const pinHead = (which: number) => sync.put("head", head.value === which ? -1 : which);
+  const pickLayer = (value: number) => {
+    if (ofHead !== undefined && value >= 0 && ofHead !== value) sync.put("head", -1);
+    sync.put("layer", value);
+  };
   const pinToken = (pos: number) => sync.put("token", pos);
+  const goTo = (pos: number) => {
+    stretch.value = pos - STRETCH / 2;
+    reveal.value = { pos };
+  };
   const shownHeads = head.value >= 0 ? [head.value] : rows;
   const strip = Float32Array.from({ length: last - first }, (_, i) => mean(weights, shownHeads, first + i));
   return (
@@ -84,13 +105,12 @@ function Attention({ sync, theme }: Scene) {
               {
                 value: "to",
                 label: "is attended to by",
-                why: about.is_held ? "which tokens attend to the pinned one" : "known where all patterns are held; this text is too long for that",
-                disabled: !about.is_held,
+                why: "which tokens attend to the pinned one",
               },
             ]}
             onPick={(value) => sync.put("side", value)}
           />
-          <LayerChoice about={about} value={chosenLayer} many={many} onPick={(value) => sync.put("layer", value)} />
+          <LayerChoice about={about} value={chosenLayer} many={many} onPick={pickLayer} />
         </>
       }
       foot={<Foot about={about} />}
@@ -104,11 +124,13 @@ function Attention({ sync, theme }: Scene) {
         <span>
           {headName(about, head.value)}, token {at} “{visible(words[at]!)}” {side.value === "from" ? "attends to" : "is attended to by"}
         </span>
-        {words.length > STRETCH && (
+        {isLong && (
           <>
             <span>
               tokens {first} to {last - 1} of {words.length}
             </span>
+            {attended.isBusy.value && <span role="status">{byLayer ? `reading layer ${layerNumber(about, chosenLayer)}…` : "reading…"}</span>}
+            <TokenField tokens={words.length} at={at} onPick={(pos) => (pinToken(pos), goTo(pos))} />
             <Verb label="earlier" disabled={first === 0} onAct={() => (stretch.value = first - STRETCH / 2)} />
             <Verb label="later" disabled={last === words.length} onAct={() => (stretch.value = first + STRETCH / 2)} />
           </>
@@ -140,19 +162,70 @@ function Attention({ sync, theme }: Scene) {
           pinned={null}
           picked={rows.indexOf(head.value)}
           strips={[]}
+          reveal={reveal.value}
           onLook={(cell) => (look.value = cell && { head: rows[cell.layer]!, pos: cell.pos })}
           onPin={(cell) => pinHead(rows[cell.layer]!)}
           onUnpin={() => sync.put("head", -1)}
           onSpan={(from, to) => {
             // Scrolling draws the grid anew, and not the text above it.
             span.value = [from, to];
-            if (isMissing) attended.want(at, side.peek(), pagesOf([[from, to]]));
+            if (isMissing) attended.want(line, pagesOf([[from, to]]));
           }}
         />
       </div>
+      {isLong && <Strongest about={about} weights={weights} heads={shownHeads} onGo={goTo} />}
       <Said about={about} weights={weights} look={look} heads={shownHeads} />
     </Frame>
   );
+}
+
+/** A token to pin by its number: a long text is not clicked through. */
+function TokenField({ tokens, at, onPick }: { tokens: number; at: number; onPick(pos: number): void }) {
+  return (
+    <label>
+      pin token{" "}
+      <input
+        class="iv-field iv-token-field"
+        type="number"
+        min={0}
+        max={tokens - 1}
+        value={at}
+        onChange={(event) => {
+          const pos = Math.round(Number(event.currentTarget.value));
+          if (event.currentTarget.value !== "" && Number.isFinite(pos)) onPick(Math.min(tokens - 1, Math.max(0, pos)));
+        }}
+      />
+    </label>
+  );
+}
+
+/** Where the largest weights of a long text are, however far away. */
+function Strongest(props: { about: About; weights: Weights; heads: number[]; onGo(pos: number): void }) {
+  const { about, weights, heads } = props;
+  const found = strongest(about.words.length, (pos) => mean(weights, heads, pos));
+  if (found.length === 0) return null;
+  return (
+    <div class="iv-strongest" role="group" aria-label="the largest weights">
+      <span>largest:</span>
+      {found.map(({ pos, value }) => (
+        <button type="button" key={pos} title={`go to token ${pos}`} data-lm-suppress-shortcuts="true" onClick={() => props.onGo(pos)}>
+          {pos} {visible(about.words[pos]!)} <span class="iv-num">{share(value)}</span>
+        </button>
+      ))}
+    </div>
+  );
+}
+
+function strongest(tokens: number, weight: (pos: number) => number): { pos: number; value: number }[] {
+  const best: { pos: number; value: number }[] = [];
+  for (let pos = 0; pos < tokens; pos++) {
+    const value = weight(pos);
+    if (!(value >= LEAST) || (best.length === MOST_LISTED && value <= best[MOST_LISTED - 1]!.value)) continue;
+    best.push({ pos, value });
+    best.sort((a, b) => b.value - a.value);
+    best.length = Math.min(best.length, MOST_LISTED);
+  }
+  return best;
 }
 
 function pagesOf(spans: [number, number][]): number[] {
@@ -170,17 +243,19 @@ function mean(weights: Weights, heads: number[], pos: number): number {
 function cellOf(about: About, weights: Weights, head: number, pos: number, theme: Theme): Cell {
   const value = weights(head, pos);
   return {
-    text: Number.isFinite(value) ? (value < 0.005 ? "·" : value.toFixed(2).replace(/^0/, "")) : "…",
+    text: Number.isFinite(value) ? (value < LEAST ? "·" : value.toFixed(2).replace(/^0/, "")) : "…",
     shade: sequential(value, theme),
     label: `${headName(about, head)}, token ${pos} ${visible(about.words[pos]!)}: ${share(value)}`,
   };
 }
 
-const share = (value: number): string => (Number.isFinite(value) ? value.toPrecision(3) : "not read yet");
+const share = (value: number): string => (Number.isFinite(value) ? digits(value) : "not read yet");
+
+const layerNumber = (about: About, layer: number): string | number => about.layers[layer]?.match(/\.(\d+)\./)?.[1] ?? layer;
 
 function rowName(about: About, head: number): string {
   const [layer, number] = about.heads[head] ?? [0, 0];
-  return `${about.layers[layer]?.match(/\.(\d+)\./)?.[1] ?? layer}.${number}`;
+  return `${layerNumber(about, layer)}.${number}`;
 }
 
 function headName(about: About, head: number): string {

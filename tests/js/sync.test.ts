@@ -67,6 +67,21 @@ describe("requests", () => {
     expect(told.size).toBe(0);
   });
 
+  it("falls silent while the connection is gone, and asks when it is back", async () => {
+    const told = new Set<(sender: unknown, status: string) => void>();
+    const connectionStatusChanged = { connect: (heard: any) => told.add(heard), disconnect: (heard: any) => told.delete(heard) };
+    const model = Object.assign(new FakeModel({}), { widget_manager: { kernel: { connectionStatusChanged } } });
+    const sync = new Sync(model, ended.signal);
+    expect(sync.isTold).toBe(false);
+    model.answer("hello", {});
+    for (const heard of told) heard(null, "connecting");
+    expect(sync.life.value).toBe("silent");
+    for (const heard of told) heard(null, "connected");
+    expect(sync.life.value).toBe("asking");
+    model.answer("hello", {});
+    expect(sync.life.value).toBe("live");
+  });
+
   it("asks again when something happened to its comm, and is live with the answer only", async () => {
     const model = new FakeModel({});
     const sync = new Sync(model, ended.signal);

@@ -85,7 +85,8 @@ def test_the_bound_of_the_second_numbers_is_kept_under_attack_and_is_half_as_wid
 
 def test_a_second_look_keeps_candidates_from_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = (Above(torch.full((2048,), 2.8)), Largest(10))
-    weight, x = torch.randn(2048, 3000, generator=torch.Generator().manual_seed(1)), drawn.real_inputs(32, 3000)
+    normal = torch.Generator().manual_seed(1)
+    weight, x = torch.randn(2048, 3000, generator=normal), torch.randn(32, 3000, generator=normal)
     weight /= weight.norm(dim=1, keepdim=True)
     nothing = (torch.empty(32, 0, dtype=torch.int16), bounds.rounded(x, "int8").residual)
     for rule in rules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,23 +48,72 @@ def test_captured_patterns_of_a_padded_row_are_shown_without_its_pads(model: iv.
     np.testing.assert_allclose(wire.unpack(shown.patterns), wire.unpack(alone.patterns), atol=1e-5)
 
 
-def test_a_long_text_is_read_around_the_tokens_that_are_asked_for(
-    model: iv.Model, listen: Callable, ask: Callable, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kept_bytes", "block"), [(2**30, 2**25), (6000, 4 * 39 * 7)])
+def test_a_long_text_is_read_a_layer_at_a_time_from_and_to_any_token(
+    kept_bytes: int, block: int, model: iv.Model, listen: Callable, ask: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = by_transformers(model)
     monkeypatch.setattr(patterns, "HELD", 10)
+    monkeypatch.setattr(patterns, "KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(patterns, "BLOCK", block)
     widget = iv.Attention(model, ids_of(model))
     comm = listen(widget)
     assert widget.patterns is None and not widget.about["is_held"]
-    for number, token in enumerate((3, 20, 37)):
-        message = {"id": number, "kind": "weights", "token": token, "side": "from", "first": 4, "count": 30}
+    heads = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    asked = [(3, "from", 0), (20, "to", 0), (37, "from", 1), (0, "to", 1), (38, "to", 0), (20, "from", 0)]
+    for number, (token, side, layer) in enumerate(asked):
+        message = {
+            "id": number,
+            "kind": "weights",
+            "token": token,
+            "side": side,
+            "layer": layer,
+            "first": 4,
+            "count": 30,
+        }
         (answer,) = ask(widget, comm, message)
         answered = answer["ok"]["weights"]
         sent = next(m for m in comm.sent if m.get("content", {}).get("id") == number)
         found = np.frombuffer(sent["buffers"][0], np.float32).reshape(answered["shape"])
-        np.testing.assert_allclose(found, expected[:, token, 4:34], atol=1e-5)
+        line = expected[heads[layer], token] if side == "from" else expected[heads[layer], :, token]
+        np.testing.assert_allclose(found, line[:, 4:34], atol=1e-5)
+    assert sum(one.numel() * one.element_size() for one in widget._patterns._read.values()) <= kept_bytes
     (refused,) = ask(widget, comm, {"id": 9, "kind": "weights", "token": 3, "side": "to", "first": 0, "count": 5})
-    assert "one of from" in refused["error"]
+    assert "a layer at a time" in refused["error"]
+
+
+def test_a_long_text_reads_a_layer_once(model: iv.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "HELD", 10)
+    forwards: list[str] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        forwards.append(args[2])
+        return iv.capture(*args, **kwargs)
+
+    monkeypatch.setattr(patterns, "capture", counted)
+    widget = iv.Attention(model, ids_of(model))
+    for token in (0, 3, 20, 38):
+        for side in ("from", "to"):
+            widget._patterns.weights(token, side, 1)
+    widget.html_table()
+    assert forwards == ["blocks.*.attn.pattern", "blocks.0.attn.pattern", "blocks.1.attn.pattern"]
+
+
+def test_the_pinned_line_of_a_long_text_follows_token_side_and_layer(
+    model: iv.Model, listen: Callable, until: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = by_transformers(model)
+    monkeypatch.setattr(patterns, "HELD", 10)
+    widget = iv.Attention(model, ids_of(model))
+    listen(widget)
+    widget.set_state({"token": 5, "side": "to", "layer": 1})
+    assert until(
+        lambda: (
+            widget.pinned and (widget.pinned["token"], widget.pinned["side"], widget.pinned["layer"]) == (5, "to", 1)
+        )
+    )
+    np.testing.assert_allclose(wire.unpack(widget.pinned["weights"]), expected[4:, :, 5], atol=1e-5)
+    assert widget.html_table().count("<tr>") == 1 + 4
 
 
 def test_a_pinned_token_of_a_text_that_is_not_sent_whole_is_kept(

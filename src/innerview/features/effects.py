@@ -13,6 +13,7 @@ from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
 from innerview.features.corpus import Corpus, reads_bos
 from innerview.features.view import Example, FeatureView
+from innerview.models import text
 from innerview.models.model import Model
 from innerview.where import Where
 
@@ -23,7 +24,7 @@ NOT_RUN = "loss effects were not run: dashboard.effects(feature)"
 def loss_rises(model: Model, dictionary: Dictionary, feature: int, row: list[int]) -> np.ndarray:
     """Rise of each next token's loss in nats when a feature is taken out of a row, float32, shape [pos]; NaN at the last token.
 
-    What the dictionary misses stays as it is. Special tokens are left alone where the dictionary was not trained on them.
+    What the dictionary misses stays as it is. The special token at its front is left alone where the dictionary was not trained on them.
 
     Args:
         model: A language model.
@@ -33,19 +34,46 @@ def loss_rises(model: Model, dictionary: Dictionary, feature: int, row: list[int
     Raises:
         FeatureError: The row predicts nothing, or the network has no logits.
     """
-    if "logits" not in model.table:
-        raise FeatureError(f"{model.name} has no logits, so nothing is lost in them; open a language model")
     if len(row) < 2:
         raise FeatureError(f"a row of {len(row)} token predicts nothing; give at least two")
-    where = Where() if reads_bos(dictionary) or model.tokenizer is None else Where(special=False)
-    edit = dictionary.ablate(feature, where=where)
+    # Special tokens further on count in the pass, so that the feature is taken out there too.
+    is_whole = reads_bos(dictionary) or not text.is_special(model, row[0])
+    edit = dictionary.ablate(feature, where=Where() if is_whole else Where(positions=tuple(range(1, len(row)))))
     plain, without = (_losses(model, row, edits) for edits in ((), [edit]))
     return np.append((without - plain).float().cpu().numpy(), np.float32(np.nan))
 
 
 def _losses(model: Model, row: list[int], edits: object) -> torch.Tensor:
-    logits = capture(model, [row], "logits", edits=edits, hermetic=True, progress=False)["logits"][0, :-1].float()
+    logits = _logits(model, row, edits)[:-1].float()
     return torch.nn.functional.cross_entropy(logits, torch.tensor(row[1:], device=logits.device), reduction="none")
+
+
+def _logits(model: Model, row: list[int], edits: object = ()) -> torch.Tensor:
+    if "logits" not in model.table:
+        raise FeatureError(f"{model.name} has no logits, so nothing is lost in them; open a language model")
+    return capture(model, [row], "logits", edits=edits, hermetic=True, progress=False)["logits"][0]
+
+
+@torch.no_grad()
+def check_predicts(model: Model, row: list[int]) -> None:
+    """Refuse a network whose logits at a token know what stands behind it: they are no prediction of it.
+
+    Args:
+        model: The network.
+        row: Ids, at least two.
+    Raises:
+        FeatureError: It looks ahead, or has no logits.
+    """
+    first, second = row[0], row[1]
+    other = first if first != second else (first + 1) % (model.vocab or first + 2)
+    here, there = (_logits(model, [first, behind])[0] for behind in (second, other))
+    # What is behind changes nothing but how sums are rounded.
+    rounding = max(1e-3, 4 * torch.finfo(here.dtype).eps)
+    here, there = here.float(), there.float()
+    if float((here - there).abs().max()) > rounding * float(here.std(correction=0)):
+        raise FeatureError(
+            f"{model.name} looks ahead: its logits at a token know the tokens behind it, so there is no next token's loss; open a causal language model"
+        )
 
 
 def with_effects(
@@ -61,6 +89,8 @@ def with_effects(
         most: Examples of each stretch.
     """
     stretches, is_stopped = [], False
+    if some := next((one.ids for part in view.stretches for one in part.examples if len(one.ids) > 1), None):
+        check_predicts(model, list(some))
     for stretch in view.stretches:
         examples = list(stretch.examples)
         for nth, example in enumerate(examples[:most]):

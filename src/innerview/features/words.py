@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from innerview.capturing import capture
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import DictionaryError, ModelError, SiteError
 from innerview.features.view import Word
 from innerview.models.matrix import matrix_of
 from innerview.models.model import Model
-from innerview.models.weights import unembedding
+from innerview.models.weights import Unembedding, unembedding
 
 # Sites whose value is added to the residual stream, or is the stream.
 STREAM = ("embed", "resid_in", "resid_mid", "resid", "attn.out", "mlp.out", "final_norm")
@@ -58,7 +59,7 @@ class Readout:
             raise ModelError(
                 f"{site.name!r} is no site that writes to the stream of {model.name}; words are read of {', '.join(STREAM)}, mlp.hidden and attn.heads"
             )
-        norm, centers = (None, False) if kind == "final_norm" else _final_norm(model, head.matrix)
+        norm, centers = (None, False) if kind == "final_norm" else _final_norm(model, head)
         made = cls(head.matrix.detach() * head.scale, norm, centers, onto)
         width = made.matrix.shape[0] if onto is None else onto.shape[0]
         if width != dictionary.d_out:
@@ -116,10 +117,27 @@ def words_of(
 
 
 @torch.no_grad()
-def _final_norm(model: Model, matrix: Tensor) -> tuple[Tensor | None, bool]:
+def _check_head(model: Model, head: Unembedding) -> None:
+    """Refuse a head that does not read the last block's stream as it is, as those of masked language models, which transform it first."""
+    last = f"blocks.{(model.n_layers or 0) - 1}.resid"
+    if last not in model.table or "logits" not in model.table:
+        raise ModelError(
+            f"{model.name} has no final norm that is known, and no last block or logits to see by what its head reads, so no words are read"
+        )
+    acts = capture(model, [[1, 0, 1]], [last, "logits"], hermetic=True, progress=False)
+    told, logits = head.logits(acts[last].to(head.matrix)).float(), acts["logits"].to(head.matrix.device).float()
+    if told.shape != logits.shape or float((told - logits).norm()) > 0.05 * float(logits.norm()):
+        raise ModelError(
+            f"the head of {model.name} reads something else than the stream behind its last block, so no feature's words are read through it"
+        )
+
+
+@torch.no_grad()
+def _final_norm(model: Model, head: Unembedding) -> tuple[Tensor | None, bool]:
     """The final norm's weight, and whether it takes the mean away, seen from what it does: families write the weight in several ways."""
-    site = model.table.get("final_norm")
+    site, matrix = model.table.get("final_norm"), head.matrix
     if site is None:
+        _check_head(model, head)
         return None, False
     module, width = model.module.get_submodule(site.module), matrix.shape[0]
     parameter = next(module.parameters(), matrix)

@@ -179,11 +179,8 @@ def above(
         for start in range(0, n_columns, STRETCH):
             n, count = min(STRETCH, n_columns - start), 0
             since = first + start
-            u, v, cut = (
-                of_column[U, since : since + n],
-                of_column[V, since : since + n],
-                of_column[CUT, since : since + n],
-            )
+            near = slice(since, since + n)
+            u, v, cut = of_column[U, near], of_column[V, near], of_column[CUT, near]
             flags[n:] = 0
             for i in range(block, min(block + BLOCK, n_rows)):
                 part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
@@ -296,8 +293,13 @@ def list_largest(
         for start in range(0, n_columns, STRETCH):
             n, count = min(STRETCH, n_columns - start), 0
             since = first + start
-            u, v = of_column[U, since : since + n], of_column[V, since : since + n]
-            widths, offsets = of_column[WIDTH, since : since + n], of_column[OFFSET, since : since + n]
+            near = slice(since, since + n)
+            u, v, widths, offsets = (
+                of_column[U, near],
+                of_column[V, near],
+                of_column[WIDTH, near],
+                of_column[OFFSET, near],
+            )
             flags[n:] = 0
             for i in range(block, min(block + BLOCK, n_rows)):
                 part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]

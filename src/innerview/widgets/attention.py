@@ -10,7 +10,8 @@ from innerview.attachments import attached
 from innerview.errors import WidgetError
 from innerview.models.model import Model
 from innerview.widgets import wire
-from innerview.widgets.base import Widget, choice, whole
+from innerview.widgets.base import Widget, choice, plain, whole
+from innerview.widgets.newest import Newest
 from innerview.widgets.patterns import Patterns
 
 TRAIT_BYTES = 1_000_000
@@ -54,11 +55,12 @@ class Attention(Widget):
         count = len(self._patterns.words)
         if not -count <= token < count:
             raise WidgetError(f"no token {token}; the text has {count}, use {-count} to {count - 1}")
-        self._layers = list(dict.fromkeys(site for site, _ in self._patterns.heads))
+        self._layers = self._patterns.layers
+        self._newest = Newest("innerview-attention")
         ignored = [a.name for a in attached(shown) if a.enabled] if isinstance(shown, Model) else []
         super().__init__(about=self._about(ignored), patterns=self._whole(), token=token % count)
         self._pin()
-        self.observe(lambda _: self.work(self._pin), ["token", "side"])
+        self.observe(lambda _: self._newest.put(self._repin), ["token", "side", "layer"])
 
     def check_head(self, value: Any) -> int:
         return whole(value, -1, len(self._patterns.heads) - 1)
@@ -67,26 +69,31 @@ class Attention(Widget):
         return whole(value, 0, len(self._patterns.words) - 1)
 
     def check_side(self, value: Any) -> str:
-        return choice(value, SIDES if self._patterns.is_held else SIDES[:1])
+        return choice(value, SIDES)
 
     def check_layer(self, value: Any) -> int:
         return whole(value, -1, len(self._layers) - 1)
 
     def do_weights(self, message: dict[str, Any]) -> Any:
-        """Weights of all heads between one token and a stretch of tokens, shape [head, stretch]."""
+        """Weights of a layer's heads, or of all, between one token and a stretch of tokens, shape [head, stretch]."""
+        layer = self.check_layer(message.get("layer", -1))
+        if layer < 0 and not self._patterns.is_held:
+            raise WidgetError("this text is read a layer at a time; ask for one")
         token = self.check_token(message.get("token"))
         side = self.check_side(message.get("side"))
         first = whole(message.get("first"), 0, len(self._patterns.words) - 1)
         last = min(len(self._patterns.words), first + whole(message.get("count"), 1, MOST_KEYS))
         return lambda: {
-            "weights": wire.pack(self._patterns.weights(token, side)[:, first:last], "float32"),
+            "weights": wire.pack(self._patterns.weights(token, side, layer)[:, first:last], "float32"),
             "first": first,
         }
 
     def html_table(self) -> str:
-        weights, words = self._patterns.weights(self.token, self.side), self._patterns.words
+        layer, words = self._read_layer(), self._patterns.words
+        weights = self._patterns.weights(self.token, self.side, layer)
+        heads = [self._patterns.heads[i] for i in self._patterns.heads_of(layer)]
         rows = []
-        for (site, head), row in list(zip(self._patterns.heads, weights, strict=True))[:TABLE_HEADS]:
+        for (site, head), row in list(zip(heads, weights, strict=True))[:TABLE_HEADS]:
             best = np.argsort(-row, kind="stable")[:3]
             rows.append([f"{site} head {head}", *(f"{wire.visible(words[i])} ({i}) {row[i]:.2f}" for i in best)])
         said = "attends most to" if self.side == "from" else "is attended to most by"
@@ -120,12 +127,22 @@ class Attention(Widget):
         found = self._patterns.whole() if numbers * 4 <= TRAIT_BYTES else None
         return None if found is None else wire.pack(found, "float32")
 
+    def _read_layer(self) -> int:
+        """The layer whose weights are read; -1 where all are held."""
+        return -1 if self._patterns.is_held else max(0, self.layer)
+
+    def _repin(self) -> None:
+        try:
+            self._pin()
+        except Exception as error:
+            self.tell("error", plain(error))
+
     def _pin(self) -> None:
         """The pinned token's weights, for the saved state of a text that is not sent whole."""
-        heads, tokens = len(self._patterns.heads), len(self._patterns.words)
+        token, side, layer = self.token, self.side, self._read_layer()
+        heads, tokens = len(self._patterns.heads_of(layer)), len(self._patterns.words)
         if self.patterns is not None or heads * tokens * 4 > TRAIT_BYTES:
             return
-        token, side = self.token, self.side
-        weights = wire.pack(self._patterns.weights(token, side), "float32")
-        if (token, side) == (self.token, self.side):
-            self.push(pinned={"token": token, "side": side, "weights": weights})
+        weights = wire.pack(self._patterns.weights(token, side, layer), "float32")
+        if (token, side, layer) == (self.token, self.side, self._read_layer()):
+            self.push(pinned={"token": token, "side": side, "layer": layer, "weights": weights})

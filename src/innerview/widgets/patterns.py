@@ -1,4 +1,4 @@
-"""Attention patterns of one text: held whole where they are few, read anew around a token where they are many."""
+"""Attention patterns of one text: held whole where they are few, read a layer at a time where they are many."""
 
 import threading
 from collections import OrderedDict
@@ -16,9 +16,10 @@ from innerview.models.model import Model
 SITES = "blocks.*.attn.pattern"
 # Numbers that are kept: 128 MiB in float32.
 HELD = 2**25
-# Numbers of one block of queries that are read together, 32 MiB in float32, and how many such blocks are kept.
-BLOCK = 2**23
-KEPT = 4
+# Bytes of what is kept of a text that is read a layer at a time; a layer that is larger in half precision is kept around a token alone.
+KEPT_BYTES = 2**30
+# Numbers of what is kept around a token then.
+BLOCK = 2**25
 
 
 class Patterns:
@@ -29,7 +30,9 @@ class Patterns:
         words: Text of each token.
         ids: Id of each token.
         heads: Site and number of each head, the first layer's first.
-        is_held: Whether every pattern is at hand; else they are read for some tokens at a time, by a forward each.
+        layers: The sites, the first layer's first.
+        is_held: Whether every pattern is at hand; else they are read a layer at a time, by a forward each, and all of its tokens are
+            at hand from then on.
     """
 
     def __init__(
@@ -39,11 +42,11 @@ class Patterns:
         self.words = text.words(model, ids)
         self.ids = ids
         self.heads = heads
+        self.layers = list(dict.fromkeys(site for site, _ in heads))
         self.is_held = held is not None
         self._model = model
         self._held = held
-        self._queries = max(1, BLOCK // (len(heads) * len(ids)))
-        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._read: OrderedDict[tuple[int, str, int], torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -64,6 +67,8 @@ class Patterns:
         ids = list(text.encode(shown, given).rows()[0])
         # One token says which heads there are; a text may be too long for more.
         first = capture(shown, [ids[:1]], SITES, hermetic=True)
+        if not list(first):
+            raise WidgetError(f"{shown.name} has no attention patterns; model.sites() lists what it has")
         heads = [(site, head) for site in first for head in range(first[site].shape[1])]
         if len(heads) * len(ids) ** 2 > HELD:
             return cls(shown, ids, None, heads)
@@ -87,35 +92,65 @@ class Patterns:
         held = {site: _square(acts[site][row], len(ids), site) for site in sites}
         return cls(acts.model, ids, held, [(site, head) for site in sites for head in range(held[site].shape[0])])
 
-    def weights(self, token: int, side: str = "from") -> np.ndarray:
-        """Weights of all heads, shape [head, pos]: from a token to each, or to it from each."""
+    def heads_of(self, layer: int) -> list[int]:
+        """Which of all heads are a layer's; of every layer when negative."""
+        return [i for i, (site, _) in enumerate(self.heads) if layer < 0 or site == self.layers[layer]]
+
+    def weights(self, token: int, side: str = "from", layer: int = -1) -> np.ndarray:
+        """Weights of a layer's heads, shape [head, pos]: from a token to each, or to it from each.
+
+        Args:
+            token: The token.
+            side: `"from"` or `"to"`.
+            layer: Number of the layer; -1 is all of them, where all are held.
+        Raises:
+            WidgetError: All layers are asked for of a text that is read one at a time.
+        """
         if self._held is not None:
-            found = [value[:, token] if side == "from" else value[:, :, token] for value in self._held.values()]
-            return torch.cat(found).float().numpy()
-        if side != "from":
-            raise WidgetError(
-                f"who attends to a token is known where all patterns are held, and those of {len(self.ids)} tokens are too many; "
-                "capture one layer's patterns and give them to iv.Attention"
-            )
-        return self._block(token // self._queries)[:, token % self._queries]
+            chosen = list(self._held.values()) if layer < 0 else [self._held[self.layers[layer]]]
+            return torch.cat([_line(value, token, side) for value in chosen]).float().numpy()
+        if layer < 0:
+            raise WidgetError(f"patterns of {len(self.ids)} tokens are read a layer at a time; say which")
+        return self._around(token, side, layer).float().numpy()
 
     def whole(self) -> np.ndarray | None:
         """All of it, shape [head, pos, key], where it is held."""
         return None if self._held is None else torch.cat(list(self._held.values())).float().numpy()
 
-    def _block(self, number: int) -> np.ndarray:
-        """Weights of some queries, shape [head, query, key]; read by one forward at a time."""
+    def _around(self, token: int, side: str, layer: int) -> torch.Tensor:
+        """One token's line of a layer, shape [head, pos]; whoever asks first reads the layer."""
+        n_heads, length = len(self.heads_of(layer)), len(self.ids)
+        is_whole = 2 * n_heads * length**2 <= KEPT_BYTES
+        step = length if is_whole else max(1, min(length, BLOCK // (n_heads * length)))
+        key = (layer, "" if is_whole else side, 0 if is_whole else token // step)
         with self._lock:
-            if number not in self._blocks:
-                queries = list(range(number * self._queries, min((number + 1) * self._queries, len(self.ids))))
-                acts = capture(self._model, [self.ids], SITES, positions=queries, hermetic=True, to="cpu")
-                self._blocks[number] = np.concatenate(
-                    [_keys(acts[site][0], len(self.ids), site).float().numpy() for site in acts]
-                )
-                while len(self._blocks) > KEPT:
-                    self._blocks.popitem(last=False)
-            self._blocks.move_to_end(number)
-            return self._blocks[number]
+            if key not in self._read:
+                self._make_room()
+                first = key[2] * step
+                self._read[key] = self._layer(layer, key[1], slice(first, first + step))
+                self._make_room()
+            self._read.move_to_end(key)
+            return _line(self._read[key], token - key[2] * step, side)
+
+    def _layer(self, layer: int, side: str, part: slice) -> torch.Tensor:
+        """All of a layer, or its queries or keys in `part`, by one forward as far as that layer."""
+        site = self.layers[layer]
+        read = _square(
+            capture(self._model, [self.ids], site, hermetic=True, progress=False)[site][0], len(self.ids), site
+        )
+        if side:
+            read = read[:, part] if side == "from" else read[:, :, part]
+        is_large = not side and read.numel() * read.element_size() > KEPT_BYTES // 2
+        # Half precision is what most networks of this size compute in; three digits are shown.
+        return read.to(torch.float16) if is_large and read.dtype == torch.float32 else read.clone()
+
+    def _make_room(self) -> None:
+        while len(self._read) > 1 and sum(one.numel() * one.element_size() for one in self._read.values()) > KEPT_BYTES:
+            self._read.popitem(last=False)
+
+
+def _line(value: torch.Tensor, token: int, side: str) -> torch.Tensor:
+    return value[:, token] if side == "from" else value[:, :, token]
 
 
 def _square(value: torch.Tensor, length: int, site: str) -> torch.Tensor:
