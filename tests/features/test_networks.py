@@ -1,0 +1,107 @@
+"""Networks that are no plain decoder, and tokenizers whose special tokens stand elsewhere: what is told of a feature there, or refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import innerview as iv
+from tests.features import made
+from tests.models.configs import VOCAB, WIDTH, network
+from tests.networks import blocks, module, tokenizer
+
+N = 20
+
+
+def strengthened(mapping: str, kind: str) -> nn.Module:
+    """A small random network whose attention and norms do something."""
+    root = network(mapping, kind)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, one in root.named_parameters():
+            if one.ndim > 1:
+                one.mul_(6)
+            elif "norm" in name.lower() or "ln" in name.lower():
+                one.add_(0.3 * torch.randn_like(one))
+    return root
+
+
+def dictionary(site: str, bos: str = "unknown") -> iv.Dictionary:
+    """Random features of which about half are active."""
+    g = torch.Generator().manual_seed(0)
+    encoder, decoder = torch.randn(N, WIDTH, generator=g) / WIDTH**0.5, torch.randn(N, WIDTH, generator=g)
+    weights = iv.Weights(encoder, torch.zeros(N), decoder, torch.zeros(WIDTH))
+    return iv.Dictionary(weights, iv.ReLU(), iv.Manifest(False, iv.Normalisation(), site=site, bos=bos))
+
+
+def rows(n: int = 8) -> list[list[int]]:
+    """Rows of ids."""
+    return torch.randint(3, VOCAB, (n, 7), generator=torch.Generator().manual_seed(2)).tolist()
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+def test_a_network_that_looks_ahead_has_features_but_neither_words_nor_a_next_tokens_loss(kind: str) -> None:
+    model = iv.open_model(strengthened("masked", kind))
+    dash = iv.dashboard(dictionary("blocks.1.resid"), model, rows())
+    feature = int(dash.statistics.spread.count.argmax())
+    view = dash[feature]
+    assert view.n_tokens == 56 and view.n_active > 5 and view.promoted == ()
+    assert any("reads something else than the stream behind its last block" in note for note in view.notes)
+    with pytest.raises(iv.FeatureError, match="looks ahead"):
+        dash.effects(feature)
+
+
+@pytest.mark.parametrize("kind", ["openai-gpt", "bart", "mamba", "gemma2", "cohere", "opt", "gpt_neox", "rwkv"])
+def test_words_are_what_the_network_says_behind_its_last_block_for_and_against_a_row(kind: str) -> None:
+    model = iv.open_model(strengthened("causal", kind))
+    own = dictionary(f"blocks.{model.n_layers - 1}.resid")
+    dash, block = iv.dashboard(own, model), model.module.get_submodule(model.site(own.site).module)
+
+    def said(row: torch.Tensor) -> torch.Tensor:
+        def instead(_m: nn.Module, _i: object, out: object) -> object:
+            x = out if isinstance(out, torch.Tensor) else out[0]  # type: ignore[index]
+            new = row.expand_as(x).clone()
+            return new if isinstance(out, torch.Tensor) else type(out)((new, *out[1:]))  # type: ignore[index, misc]
+
+        handle = block.register_forward_hook(instead)
+        with torch.no_grad():
+            logits = model.module(torch.tensor([[5, 6, 7]])).logits[0, -1].double()
+        handle.remove()
+        return logits
+
+    for feature in range(4):
+        row = own.weights.decoder[feature]
+        wanted = (said(row) - said(-row)) / 2
+        told = [*dash[feature].promoted, *dash[feature].suppressed]
+        logits = torch.tensor([word.logit for word in told]).double()
+        assert float(torch.corrcoef(torch.stack([wanted[[word.id for word in told]], logits]))[0, 1]) > 0.999
+
+
+def test_a_feature_is_taken_out_wherever_it_is_shown_as_active_special_tokens_within_a_text_too() -> None:
+    root, text = module("llama"), tokenizer()
+    model, own = iv.open_model(root, tokenizer=text), made.dictionary()
+    own.weights.extras["threshold"].fill_(0.1)
+    given = [[1, 5, 2, 9, 2, 30, 31], [1, 6, 8, 2, 2, 12, 13]]
+    dash, block = iv.dashboard(own, model, given), blocks(root)[1]
+    active = {f: sum(float(v) for v in iv.feature_on_text(model, own, f, given[0]).values[[2, 4]]) for f in range(40)}
+    feature = max(active, key=active.get)
+    found = dash.effects(feature, 3)
+    example = next(one for part in found.stretches for one in part.examples if one.text == 0)
+    assert active[feature] > 0 and example.start == 0
+    codes = made.dense(model, own, given[0])[:, feature]
+    codes[0] = 0
+    less = torch.tensor(codes[:, None] * own.weights.decoder[feature].double().numpy()).float()
+
+    def losses() -> np.ndarray:
+        with torch.no_grad():
+            logits = root(torch.tensor([given[0]])).logits[0, :-1]
+        return nn.functional.cross_entropy(logits, torch.tensor(given[0][1:]), reduction="none").numpy()
+
+    plain = losses()
+    handle = block.register_forward_hook(
+        lambda _m, _i, out: (out[0] - less, *out[1:]) if isinstance(out, tuple) else out - less
+    )
+    wanted = losses() - plain
+    handle.remove()
+    np.testing.assert_allclose(example.effects[:6], wanted, rtol=1e-3, atol=1e-3)
+    assert np.abs(wanted[2]) > 1e-3
