@@ -205,7 +205,9 @@ class Dictionary:
             DictionaryError: `x` is needed and missing, or the codes are not of this dictionary.
         """
         summed = self._summed(codes) if isinstance(codes, Codes) else self._product(codes)
-        made = summed + self.weights.decoder_bias
+        bias = self.weights.decoder_bias
+        # In place: a second tensor of this size takes a tenth of the time of the sum.
+        made = summed.add_(bias) if summed.dtype == bias.dtype else summed + bias
         normalisation = self.manifest.normalisation
         if x is None:
             if self.weights.skip is not None or (normalisation.is_per_token and normalisation.is_undone):
@@ -243,8 +245,7 @@ class Dictionary:
         if can_sum(decoder, codes.values):
             places = Sparse(tokens, codes.features.to(decoder.device), codes.values.to(decoder))
             return summed(places, total, decoder).view(*codes.shape, self.d_out)
-        counts = torch.bincount(tokens, minlength=total)
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])[:-1]
+        offsets = torch.searchsorted(tokens, torch.arange(total, device=tokens.device))
         made = torch.nn.functional.embedding_bag(
             codes.features.to(decoder.device), decoder, offsets, mode="sum", per_sample_weights=codes.values.to(decoder)
         )
