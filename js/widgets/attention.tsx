@@ -51,6 +51,8 @@ function Attention({ sync, theme }: Scene) {
   const stretch = useSignal(Math.max(0, Math.min(token.value, words.length - 1) - STRETCH / 2));
 
   const isLong = words.length > STRETCH;
+  // Far into a long text only a number says where one is.
+  const columns = useMemo(() => (isLong ? words.map((word, pos) => `${pos} ${word}`) : words), [words]);
   const reveal = useSignal<{ pos: number } | null>(isLong ? { pos: token.peek() } : null);
 
   if (words.length === 0 || about.heads.length === 0) {
@@ -154,7 +156,7 @@ function Attention({ sync, theme }: Scene) {
         <Grid
           name={`heads by tokens, from token ${at}`}
           rows="layer and head"
-          words={words}
+          words={columns}
           layers={rows.map(String)}
           rowName={(row) => rowName(about, Number(row))}
           column={COLUMN}
@@ -185,15 +187,16 @@ function TokenField({ tokens, at, onPick }: { tokens: number; at: number; onPick
     <label>
       pin token{" "}
       <input
-        class="iv-field iv-token-field"
-        type="number"
-        min={0}
-        max={tokens - 1}
-        value={at}
+        class="iv-field iv-num iv-token-field"
+        inputMode="numeric"
+        title="type a token's number, then Enter"
+        value={String(at)}
         onChange={(event) => {
-          const pos = Math.round(Number(event.currentTarget.value));
-          if (event.currentTarget.value !== "" && Number.isFinite(pos)) onPick(Math.min(tokens - 1, Math.max(0, pos)));
+          const pos = Number(event.currentTarget.value.replace(/[,\s]/g, ""));
+          if (Number.isInteger(pos) && pos >= 0 && pos < tokens) onPick(pos);
+          else event.currentTarget.value = String(at);
         }}
+        onKeyDown={(event) => event.stopPropagation()}
       />
     </label>
   );
