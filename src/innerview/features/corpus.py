@@ -1,7 +1,7 @@
 """Texts as rows that a network reads, each once, one behind another in one tensor."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.dictionaries.judging.rows import whole_rows
-from innerview.errors import FeatureError
+from innerview.errors import FeatureError, TextError
 from innerview.models import text
 from innerview.models.model import Model
 
@@ -32,6 +32,7 @@ class Corpus:
         is_read: Whether each token counts, shape of `ids`.
         n_texts: Texts that were given.
         n_twice: Rows that were left out because another is the same.
+        notes: What else to know of the texts, in words.
     """
 
     ids: Int[Tensor, "tokens"]
@@ -41,10 +42,11 @@ class Corpus:
     is_read: Bool[Tensor, "tokens"]
     n_texts: int
     n_twice: int
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, texts: Any, *, reads_bos: bool) -> "Corpus":
-        """The rows of some texts.
+        """The rows of some texts; empty ones among others are left out.
 
         Args:
             model: The network that reads them; texts longer than its context are cut.
@@ -56,16 +58,19 @@ class Corpus:
         rows: list[list[int]] = []
         seen: set[bytes] = set()
         origin: list[tuple[int, int]] = []
-        n_texts = n_twice = 0
-        for whole in (row for some in _batches(texts) for row in whole_rows(model, some)):
-            nth, n_texts = n_texts, n_texts + 1
-            for first, row in _pieces(model, whole):
+        n_texts = n_twice = n_empty = 0
+        for nth, whole in _whole(model, texts):
+            n_texts = nth + 1
+            n_empty += not whole
+            for first, row in _pieces(model, whole) if whole else ():
                 key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
                 n_twice += key in seen
                 if key not in seen:
                     seen.add(key)
                     rows.append(row)
                     origin.append((nth, first))
+        if not rows:
+            raise TextError(f"all {n_texts} texts are empty; give at least one word")
         lengths = torch.tensor([len(row) for row in rows])
         starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         ids = torch.tensor([one for row in rows for one in row], dtype=torch.int32)
@@ -74,7 +79,8 @@ class Corpus:
             is_front = torch.tensor([text.is_special(model, row[0]) for row in rows])
             is_read[starts[:-1][is_front]] = False
         places = torch.tensor(origin)
-        return cls(ids, starts, places[:, 0], places[:, 1], is_read, n_texts, n_twice)
+        notes = (*([f"{n_empty} empty texts were left out"] if n_empty else []), *bos_notes(model, rows, reads_bos))
+        return cls(ids, starts, places[:, 0], places[:, 1], is_read, n_texts, n_twice, notes)
 
     @property
     def n_rows(self) -> int:
@@ -130,18 +136,102 @@ def checked_dictionary(dictionary: Any) -> Dictionary:
     )
 
 
+def bos_notes(model: Model, rows: Sequence[Sequence[int]], reads_bos: bool) -> tuple[str, ...]:
+    """What is unusual about the BOS tokens of some rows: too many, or too few."""
+    bos, n = getattr(model.tokenizer, "bos_token_id", None), len(rows)
+    if bos is None:
+        return ()
+    doubled = sum(list(row[:2]) == [bos, bos] for row in rows)
+    bare = sum(row[0] != bos for row in rows)
+    told = (
+        [f"{doubled} of {n} rows begin with two BOS tokens: the texts hold one, and the tokenizer adds another"]
+        if doubled
+        else []
+    )
+    told += (
+        [f"{bare} of {n} rows have no BOS token, and the dictionary was trained on texts that begin with one"]
+        if bare and reads_bos
+        else []
+    )
+    return tuple(told)
+
+
+def checked_model(model: Any) -> Model:
+    """A network.
+
+    Raises:
+        FeatureError: It is something else.
+    """
+    if isinstance(model, Model):
+        return model
+    raise FeatureError(
+        f"features are read in a Model, not in {type(model).__name__}: {model!r:.60}; iv.open_model gives one"
+    )
+
+
+def _whole(model: Model, texts: Any) -> Iterator[tuple[int, list[int]]]:
+    """Each text's number and ids, however long; none for an empty one."""
+    nth = 0
+    for some in _batches(texts):
+        if not isinstance(some, list):
+            yield from enumerate(whole_rows(model, some), nth)
+            continue
+        given = [one for one in some if not _is_empty(one)]
+        try:
+            rows = iter(whole_rows(model, given) if given else [])
+        except TextError as error:
+            raise _named(model, some, nth, error) from error
+        for one in some:
+            yield nth, [] if _is_empty(one) else next(rows)
+            nth += 1
+
+
+def _is_empty(one: Any) -> bool:
+    return not one.strip() if isinstance(one, str) else isinstance(one, (list, tuple)) and not one
+
+
+def _named(model: Model, some: list[Any], nth: int, error: TextError) -> TextError:
+    """The error with the number of the text that it is about."""
+    for place, one in enumerate(some):
+        try:
+            whole_rows(model, one if _is_empty(one) else [one])
+        except TextError as own:
+            if not _is_empty(one):
+                return TextError(f"text {nth + place}, counted from 0: {own}")
+    return error
+
+
 def _batches(texts: Any) -> Iterator[Any]:
     """Texts some at a time: read together, all would be padded to the longest."""
     if isinstance(texts, Tensor):
         yield from texts.split(READ_TOGETHER) if texts.ndim == 2 and len(texts) else (texts,)
         return
-    listed = texts.tolist() if hasattr(texts, "tolist") else list(texts) if isinstance(texts, Iterator) else texts
+    listed = _listed(texts)
     is_many = isinstance(listed, (list, tuple)) and len(listed) > 0 and not isinstance(listed[0], (int, Mapping))
     if not is_many:
-        yield listed
+        yield listed if not isinstance(listed, list) else tuple(listed)
         return
     for start in range(0, len(listed), READ_TOGETHER):
-        yield list(listed[start : start + READ_TOGETHER])
+        yield [one.tolist() if hasattr(one, "tolist") else one for one in listed[start : start + READ_TOGETHER]]
+
+
+def _listed(texts: Any) -> Any:
+    """What holds or gives texts, as a list; a text alone as it is.
+
+    Raises:
+        TextError: It is a table or has no order.
+    """
+    for name in ("columns", "column_names"):
+        if hasattr(texts, name):
+            raise TextError(
+                f"texts are one column, not a whole {type(texts).__name__}; give such as texts[{str(next(iter(getattr(texts, name)), 'text'))!r}]"
+            )
+    if isinstance(texts, (Set, Mapping)):
+        raise TextError(f"texts come in an order, which a {type(texts).__name__} does not give; give a list of them")
+    for name in ("tolist", "to_list", "to_pylist"):
+        if hasattr(texts, name):
+            return getattr(texts, name)()
+    return list(texts) if isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, list, tuple)) else texts
 
 
 def _pieces(model: Model, row: list[int]) -> Iterator[tuple[int, list[int]]]:

@@ -13,9 +13,10 @@ import plotly.graph_objects as go
 
 from innerview.dictionaries.codes import checked_feature
 from innerview.dictionaries.dictionary import Dictionary
+from innerview.dictionaries.manifest import UNKNOWN
 from innerview.errors import FeatureError
 from innerview.features import searching
-from innerview.features.corpus import checked_dictionary, reads_bos
+from innerview.features.corpus import checked_dictionary, checked_model, reads_bos
 from innerview.features.effects import NOT_RUN, with_effects
 from innerview.features.loading import read_contents
 from innerview.features.nearest import nearest
@@ -334,12 +335,9 @@ def dashboard(
         FeatureError: The dictionary is none, or statistics of another one are given.
         TextError: The texts cannot be read.
     """
-    own = checked_dictionary(dictionary)
+    own, model = checked_dictionary(dictionary), checked_model(model)
     if isinstance(texts, FeatureStatistics):
-        if texts.n_features != own.n_features:
-            raise FeatureError(
-                f"these statistics are of {texts.n_features} features, and the dictionary has {own.n_features}; give its own"
-            )
+        _check_own(texts, own, model, "these statistics are")
         return Dashboard(own, model, texts)
     if texts is None:
         return Dashboard(own, model)
@@ -360,12 +358,24 @@ def load_dashboard(
         FeatureError: The folder is damaged, holds something else, or is of another dictionary.
     """
     found = read_contents(folder)
-    n = found.statistics.n_features
-    if dictionary is not None and checked_dictionary(dictionary).n_features != n:
-        raise FeatureError(
-            f"the dashboard is of {n} features, and the dictionary has {dictionary.n_features}; give its own"
-        )
+    if model is not None:
+        checked_model(model)
+    if dictionary is not None:
+        _check_own(found.statistics, checked_dictionary(dictionary), model, "the dashboard is")
     return Dashboard(dictionary, model, found.statistics, dict(found.labels), found.written, dict(found.spelled))
+
+
+def _check_own(statistics: FeatureStatistics, dictionary: Dictionary, model: Model | None, said: str) -> None:
+    """Refuse statistics of another dictionary."""
+    n, site = statistics.n_features, dictionary.manifest.site
+    if n != dictionary.n_features:
+        raise FeatureError(f"{said} of {n} features, and the dictionary has {dictionary.n_features}; give its own")
+    names = [statistics.site, str(site)]
+    if site != UNKNOWN and model is not None:
+        # One site has several names.
+        names = [model.site(name).name if name != UNKNOWN else name for name in names]
+    if site != UNKNOWN and names[0] != names[1]:
+        raise FeatureError(f"{said} of features at {statistics.site}, and the dictionary reads {site}; give its own")
 
 
 def labels_of(given: Any, n_features: int) -> dict[int, Label]:

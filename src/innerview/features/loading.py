@@ -25,6 +25,7 @@ from innerview.features.view import Label
 from innerview.features.written import Written
 
 MOST_SPELLED = 1 << 20
+MOST_NOTES = 64
 MOST_BYTES = 1 << 28
 
 
@@ -64,7 +65,7 @@ def _load(folder: Folder) -> Contents:
     }
     statistics = FeatureStatistics(
         said.text("model"), said.text("dictionary"), said.text("site"), spread, bos=said.flag("bos"),
-        n_texts=said.whole("n_texts", least=0), n_twice=said.whole("n_twice", least=0), is_whole=said.flag("is_whole"), **groups,
+        n_texts=said.whole("n_texts", least=0), n_twice=said.whole("n_twice", least=0), is_whole=said.flag("is_whole"), texts_told=_told(said), **groups,
     )  # fmt: skip
     written = None
     if f"written.{WRITTEN[0]}" in tensors:
@@ -82,6 +83,14 @@ def _json(folder: Folder) -> Fields:
         return Fields.of(SAID, json.loads(path.read_text("utf-8"), parse_constant=_no_constant))
     except (ValueError, RecursionError, OSError) as error:
         raise FeatureError(f"{SAID} in {folder.said!r} is no JSON: {str(error)[:200]}") from error
+
+
+def _told(said: Fields) -> tuple[str, ...]:
+    """Notes on the texts; folders of earlier versions have none."""
+    listed = said.values.get("texts_told", [])
+    if not isinstance(listed, list) or len(listed) > MOST_NOTES or not all(isinstance(one, str) for one in listed):
+        raise FeatureError(f"{SAID}: texts_told is a list of texts, not {listed!r:.40}")
+    return tuple(listed)
 
 
 def _no_constant(said: str) -> Any:

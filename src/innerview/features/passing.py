@@ -82,10 +82,13 @@ class Pass:
             group: Numbers of its rows.
             seed: Of the draw.
             neurons: Site of the neurons to correlate with.
+        Raises:
+            FeatureError: There is NaN or infinity in the activations; the text is named.
         """
         rows = [corpus.row(number) for number in group]
         sites = [dictionary.site] if neurons is None else [dictionary.site, neurons]
         acts = capture(model, rows, sites, hermetic=True, batch_size=len(rows), progress=False)
+        _check_finite(acts[dictionary.site], corpus, group, dictionary.site)
         self.take(dictionary.encode(acts), corpus, group, seed, None if neurons is None else acts[neurons])
 
     def take(
@@ -185,3 +188,23 @@ class Pass:
             "profiling": self.profiling, "correlating": self.correlating, **self._tallies(),
         }  # fmt: skip
         return {name: part for name, part in whole.items() if part is not None}
+
+
+def _check_finite(x: Float[Tensor, "batch pos *width"], corpus: Corpus, group: list[int], site: str) -> None:
+    """Refuse activations that hold NaN or infinity at a token that is read.
+
+    Raises:
+        FeatureError: There are some; the text is named.
+    """
+    # A sum is finite where all of it is, unless it overflows: a closer look then.
+    if bool(torch.isfinite(x.sum())):
+        return
+    for nth, row in enumerate(group):
+        length = int(corpus.starts[row + 1] - corpus.starts[row])
+        wrong = (~torch.isfinite(x[nth, :length].flatten(1))).any(dim=1).nonzero()
+        if len(wrong):
+            raise FeatureError(
+                f"the activations of text {int(corpus.texts[row])}, counted from 0, hold NaN or infinity at {site}, first at token "
+                f"{max(0, int(corpus.firsts[row])) + int(wrong[0])} of it; half-precision networks overflow: run the network in float32 or "
+                "bfloat16, or leave the text out"
+            )

@@ -77,10 +77,12 @@ class Saver:
         """Fill a pass with what is kept, if anything is.
 
         Raises:
-            FeatureError: The folder keeps another pass, or is damaged.
+            FeatureError: The folder keeps another pass, is damaged, or cannot be made.
         """
         path = self.folder / NAME
         if not path.is_file():
+            # Now, not behind hours of reading.
+            self._make_folder()
             return
         try:
             with path.open("rb") as file:
@@ -101,6 +103,14 @@ class Saver:
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise FeatureError(f"{path} is damaged ({error}); remove it, and the pass begins anew") from error
 
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FeatureError(
+                f"{str(self.folder)!r} cannot be made a folder: {error.strerror}; give another one"
+            ) from error
+
     def save_sometimes(self, made: Pass) -> None:
         """Write, where the last time is long enough ago."""
         if time.monotonic() - self._last > max(LEAST_S, self._took / SHARE):
@@ -117,7 +127,7 @@ class Saver:
         told = {"pass": self.key, "numbers": json.dumps(made.numbers()), "bits": _bits(tensors)}
         try:
             with Uninterrupted():
-                self.folder.mkdir(parents=True, exist_ok=True)
+                self._make_folder()
                 save_file(tensors, self.folder / f"{NAME}.tmp", told)
                 os.replace(self.folder / f"{NAME}.tmp", self.folder / NAME)
         except (OSError, SafetensorError) as error:

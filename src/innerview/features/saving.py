@@ -101,7 +101,7 @@ def _said(contents: Contents, spell: Callable[[int], str], tensors: dict[str, Te
     return {
         "innerview_dashboard": VERSION,
         "model": own.model, "dictionary": own.dictionary, "site": own.site, "bos": own.bos, "is_whole": own.is_whole,
-        "n_features": own.n_features, "n_tokens": own.n_tokens, "n_texts": own.n_texts, "n_twice": own.n_twice,
+        "n_features": own.n_features, "n_tokens": own.n_tokens, "n_texts": own.n_texts, "n_twice": own.n_twice, "texts_told": list(own.texts_told),
         "floor": own.spread.floor, "before": own.top.before, "counted": numbers,
         "tokens": {str(i): whole_text(spell(i)) for i in ids if i >= 0},
         "labels": [_plain_label(label) for label in contents.labels.values()],

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.corpus import Corpus, checked_dictionary, reads_bos
+from innerview.features.corpus import Corpus, checked_dictionary, checked_model, reads_bos
 from innerview.features.examples import stretches_of
 from innerview.features.kept import Kept
 from innerview.features.neurons import MOST_UNASKED, neuron_site
@@ -57,6 +57,7 @@ class FeatureStatistics:
         n_texts: Texts that were given.
         n_twice: Rows that were left out because another is the same.
         is_whole: Whether the whole corpus was read; False when an interrupt came first.
+        texts_told: What else to know of the texts, in words: empty ones, BOS tokens too many or too few.
         corpus: What was read; None where the statistics were read from a file.
     """
 
@@ -73,6 +74,7 @@ class FeatureStatistics:
     n_texts: int = 0
     n_twice: int = 0
     is_whole: bool = True
+    texts_told: tuple[str, ...] = ()
     corpus: Corpus | None = field(default=None, repr=False)
 
     @property
@@ -95,6 +97,7 @@ class FeatureStatistics:
         """What was left out, not run or not exact, in words."""
         told = [] if self.is_whole else ["the corpus was not read to its end"]
         told += [] if self.bos else ["a special token at the front of a text does not count"]
+        told += self.texts_told
         told += [f"{self.n_twice} texts or pieces were left out because another is the same"] if self.n_twice else []
         told.append(
             f"quantiles are exact up to {self.sample.k} activations, else read from a histogram, off by less than 9 %"
@@ -219,7 +222,7 @@ def feature_statistics(
         FeatureError: The dictionary is none, or the folder is of another pass.
         TextError: The corpus cannot be read.
     """
-    own = checked_dictionary(dictionary)
+    own, model = checked_dictionary(dictionary), checked_model(model)
     usual = usually_kept(own.n_features)
     top, sample = usual[0] if top is None else top, usual[1] if sample is None else sample
     for name, given in (("top", top), ("sample", sample), ("chunk_tokens", chunk_tokens)):
@@ -286,5 +289,5 @@ def _finished(made: Pass, corpus: Corpus, **told: Any) -> FeatureStatistics:
         together=None if made.together is None else made.together.partners(PARTNERS),
         profile=None if made.profiling is None else made.profiling.profile(TOKENS),
         neurons=None if made.correlating is None else made.correlating.partners(PARTNERS),
-        n_texts=corpus.n_texts, n_twice=corpus.n_twice, corpus=corpus, **told,
+        n_texts=corpus.n_texts, n_twice=corpus.n_twice, texts_told=corpus.notes, corpus=corpus, **told,
     )  # fmt: skip
