@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModel, T5Config, T5ForConditionalGeneration
 
 import innerview as iv
 from tests.features import made
-from tests.models.configs import VOCAB, WIDTH, network
+from tests.models.configs import VOCAB, WIDTH, network, small
 from tests.networks import blocks, module, tokenizer
 
 N = 20
@@ -49,6 +50,37 @@ def test_a_network_that_looks_ahead_has_features_but_neither_words_nor_a_next_to
     assert any("reads something else than the stream behind its last block" in note for note in view.notes)
     with pytest.raises(iv.FeatureError, match="looks ahead"):
         dash.effects(feature)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "rwkv", "ctrl"])
+def test_a_network_without_a_head_takes_its_last_norm_for_no_logits(kind: str) -> None:
+    model = iv.open_model(AutoModel.from_config(small(kind)).eval())
+    assert "logits" not in model.table and model.vocab is None
+    dash = iv.dashboard(dictionary("blocks.1.resid"), model, rows())
+    assert dash[0].promoted == () and any("has no 'logits'" in note for note in dash[0].notes)
+    with pytest.raises(iv.FeatureError, match="has no logits, so nothing is lost"):
+        dash.effects(int(dash.statistics.spread.count.argmax()))
+
+
+def test_of_an_encoder_decoder_the_encoders_features_are_read_and_the_decoders_refused() -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
+    root = T5ForConditionalGeneration(T5Config(vocab_size=VOCAB, decoder_start_token_id=0, **sizes)).eval()
+    model = iv.open_model(root)
+    found = iv.feature_statistics(model, dictionary("encoder.blocks.1.resid"), rows())
+    assert found.n_tokens == 56 and int(found.spread.count.sum()) > 100
+    behind = dictionary("decoder.blocks.1.resid")
+    # A text of one token is as long as what the decoder starts from.
+    for call in (
+        lambda: iv.feature_statistics(model, behind, [[5]]),
+        lambda: iv.feature_on_text(model, behind, 0, [5, 6]),
+    ):
+        with pytest.raises(
+            iv.FeatureError, match="in the decoder of T5ForConditionalGeneration, which does not read the texts"
+        ):
+            call()
+    alone = iv.open_model(root.get_decoder())
+    assert iv.feature_statistics(alone, dictionary("blocks.1.resid"), rows()).n_tokens == 56
 
 
 @pytest.mark.parametrize("kind", ["openai-gpt", "bart", "mamba", "gemma2", "cohere", "opt", "gpt_neox", "rwkv"])

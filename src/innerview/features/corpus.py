@@ -14,6 +14,8 @@ from innerview.dictionaries.judging.rows import whole_rows
 from innerview.errors import FeatureError, TextError
 from innerview.models import text
 from innerview.models.model import Model
+from innerview.models.site import Site
+from innerview.sides import is_decoders, is_pair
 
 # Rows of like length run together, but only among so many neighbours: a pass that is stopped has then read texts as they come.
 NEIGHBOURS = 512
@@ -167,6 +169,22 @@ def checked_model(model: Any) -> Model:
     raise FeatureError(
         f"features are read in a Model, not in {type(model).__name__}: {model!r:.60}; iv.open_model gives one"
     )
+
+
+def checked_site(model: Model, dictionary: Dictionary) -> Site:
+    """The site of a network that a dictionary reads.
+
+    Raises:
+        SiteError: There is none.
+        FeatureError: It is on the decoder's side of an encoder-decoder, whose tokens are not those of the texts.
+    """
+    site = model.site(dictionary.site)
+    if is_pair(model.module) and is_decoders(model.module, site.point):
+        raise FeatureError(
+            f"{site.name} is in the decoder of {model.name}, which does not read the texts but what it has written; take a site of the "
+            "encoder, or open the decoder by itself: iv.open_model(model.module.get_decoder(), tokenizer=...)"
+        )
+    return site
 
 
 def _whole(model: Model, texts: Any) -> Iterator[tuple[int, list[int]]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from innerview.capturing import capture
 from innerview.dictionaries.codes import checked_feature
 from innerview.dictionaries.dictionary import Dictionary
-from innerview.features.corpus import Corpus
+from innerview.features.corpus import Corpus, checked_site
 from innerview.models.model import Model
 from innerview.progress import progress as bar
 
@@ -50,6 +50,7 @@ class Fired:
         Raises:
             DictionaryError: There is no such feature.
         """
+        checked_site(model, dictionary)
         chosen = tuple(sorted({checked_feature(one, dictionary.n_features) for one in features}))
         number = torch.full((dictionary.n_features,), -1)
         number[list(chosen)] = torch.arange(len(chosen))

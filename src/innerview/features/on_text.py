@@ -11,7 +11,7 @@ from innerview.capturing import capture
 from innerview.dictionaries.codes import checked_feature
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.corpus import checked_dictionary, checked_model, reads_bos
+from innerview.features.corpus import checked_dictionary, checked_model, checked_site, reads_bos
 from innerview.models import text
 from innerview.models.model import Model
 
@@ -48,12 +48,13 @@ def feature_on_text(model: Model, dictionary: Dictionary, feature: int, prompt: 
         feature: A feature's number.
         prompt: One text, chat, or row of ids.
     Raises:
-        FeatureError: Several texts were given, no Dictionary, or no Model.
+        FeatureError: Several texts were given, no Dictionary, or no Model; or the site is in a decoder that reads another text.
         DictionaryError: There is no such feature.
         TextError: The text cannot be read.
     """
     own, model = checked_dictionary(dictionary), checked_model(model)
     number = checked_feature(feature, own.n_features)
+    checked_site(model, own)
     acts = capture(model, prompt, own.site, hermetic=True)
     if acts.tokens is None or len(acts.tokens) != 1:
         count = 0 if acts.tokens is None else len(acts.tokens)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.corpus import Corpus, checked_dictionary, checked_model, reads_bos
+from innerview.features.corpus import Corpus, checked_dictionary, checked_model, checked_site, reads_bos
 from innerview.features.examples import stretches_of
 from innerview.features.kept import Kept
 from innerview.features.neurons import MOST_UNASKED, neuron_site
@@ -223,6 +223,7 @@ def feature_statistics(
         TextError: The corpus cannot be read.
     """
     own, model = checked_dictionary(dictionary), checked_model(model)
+    checked_site(model, own)
     usual = usually_kept(own.n_features)
     top, sample = usual[0] if top is None else top, usual[1] if sample is None else sample
     for name, given in (("top", top), ("sample", sample), ("chunk_tokens", chunk_tokens)):

@@ -288,6 +288,8 @@ class _Finding:
         if norms and norms[0].out is not None:
             placed.append((norms[0].ended, _site("final_norm", norms[0].path, axes, tuple(norms[0].out.shape[2:]))))
         behind = [e for e in outer if ends and e.began > ends[-1].ended and len(self.trace.of(e.path)) == 1]
+        # A network without a head ends in a norm or a dropout; a head has a matrix.
+        behind = [e for e in behind if any(p.ndim > 1 for p in self.root.get_submodule(e.path).parameters())]
         return placed + self._logits(behind)
 
     def _logits(self, behind: list[Event]) -> list[tuple[int, Site]]:
