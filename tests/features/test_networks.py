@@ -137,3 +137,41 @@ def test_a_feature_is_taken_out_wherever_it_is_shown_as_active_special_tokens_wi
     handle.remove()
     np.testing.assert_allclose(example.effects[:6], wanted, rtol=1e-3, atol=1e-3)
     assert np.abs(wanted[2]) > 1e-3
+
+
+class TwoWays(nn.Module):
+    """A network of torch's own layers that looks both ways, and is told of no pads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(VOCAB, WIDTH), nn.Linear(WIDTH, VOCAB)
+        self.layers = nn.TransformerEncoder(nn.TransformerEncoderLayer(WIDTH, 4, 64, batch_first=True), 2)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(self.embed(input_ids)))
+
+
+class Named(TwoWays):
+    """The same, whose forward calls its ids otherwise."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [TwoWays, Named])
+def test_of_a_network_that_is_told_of_no_pads_rows_of_one_length_run_together(kind: type[nn.Module]) -> None:
+    root = kind().eval()
+    model, own = iv.open_model(root, tokenizer=tokenizer()), dictionary("module:layers.layers.1")
+    given = [row[:n] for n, row in zip((7, 3, 5, 3, 2, 7, 4, 5), rows(), strict=True)]
+    dash = iv.dashboard(own, model, given)
+    wanted = []
+    for row in given:
+        x = made.hooked(model, row, root.layers.layers[1]).double().numpy()
+        wanted.append(np.maximum(x @ own.weights.encoder.double().numpy().T, 0))
+    whole = np.concatenate(wanted)
+    np.testing.assert_array_equal(dash.statistics.spread.count.numpy(), (whole > 0).sum(axis=0))
+    np.testing.assert_allclose(dash.statistics.spread.total.numpy(), whole.sum(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(dash.on_text(3, given[0]).values, wanted[0][:, 3], atol=1e-5)
+    with pytest.raises(iv.FeatureError, match="looks ahead"):
+        dash.effects(int(dash.statistics.spread.count.argmax()))

@@ -1,6 +1,7 @@
 """Texts as rows that a network reads, each once, one behind another in one tensor."""
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -97,8 +98,13 @@ class Corpus:
         """The row that a token stands in."""
         return int(torch.searchsorted(self.starts, torch.tensor(place), right=True)) - 1
 
-    def groups(self, tokens: int) -> list[list[int]]:
-        """Numbers of the rows that run together, at most so many tokens with pads."""
+    def groups(self, tokens: int, *, is_even: bool = False) -> list[list[int]]:
+        """Numbers of the rows that run together, at most so many tokens with pads.
+
+        Args:
+            tokens: How many.
+            is_even: Whether rows that run together are of one length, for networks that are told of no pads.
+        """
         lengths = (self.starts[1:] - self.starts[:-1]).tolist()
         made: list[list[int]] = []
         for block in range(0, self.n_rows, NEIGHBOURS):
@@ -106,7 +112,8 @@ class Corpus:
             held: list[int] = []
             for row in order:
                 # Sorted by length, so this row is the longest of the group.
-                if held and lengths[row] * (len(held) + 1) > tokens:
+                is_longer = is_even and held and lengths[row] != lengths[held[0]]
+                if held and (is_longer or lengths[row] * (len(held) + 1) > tokens):
                     made.append(held)
                     held = []
                 held.append(row)
@@ -169,6 +176,17 @@ def checked_model(model: Any) -> Model:
     raise FeatureError(
         f"features are read in a Model, not in {type(model).__name__}: {model!r:.60}; iv.open_model gives one"
     )
+
+
+def takes_pads(model: Model) -> bool:
+    """Whether a network is told which tokens are pads: others would read them as text."""
+    return "attention_mask" in inspect.signature(model.module.forward).parameters
+
+
+def given_to(model: Model, rows: Sequence[Sequence[int]]) -> Any:
+    """Rows of ids as `capture` takes them: a bare tensor for a network whose forward knows no `input_ids`; all are of one length then."""
+    is_named = "input_ids" in inspect.signature(model.module.forward).parameters
+    return rows if is_named else torch.tensor(rows, device=model.device)
 
 
 def checked_site(model: Model, dictionary: Dictionary) -> Site:

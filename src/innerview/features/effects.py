@@ -11,7 +11,7 @@ import torch
 from innerview.capturing import capture
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.corpus import Corpus, reads_bos
+from innerview.features.corpus import Corpus, given_to, reads_bos
 from innerview.features.view import Example, FeatureView
 from innerview.models import text
 from innerview.models.model import Model
@@ -51,7 +51,7 @@ def _losses(model: Model, row: list[int], edits: object) -> torch.Tensor:
 def _logits(model: Model, row: list[int], edits: object = ()) -> torch.Tensor:
     if "logits" not in model.table:
         raise FeatureError(f"{model.name} has no logits, so nothing is lost in them; open a language model")
-    return capture(model, [row], "logits", edits=edits, hermetic=True, progress=False)["logits"][0]
+    return capture(model, given_to(model, [row]), "logits", edits=edits, hermetic=True, progress=False)["logits"][0]
 
 
 @torch.no_grad()

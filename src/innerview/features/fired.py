@@ -10,7 +10,7 @@ from torch import Tensor
 from innerview.capturing import capture
 from innerview.dictionaries.codes import checked_feature
 from innerview.dictionaries.dictionary import Dictionary
-from innerview.features.corpus import Corpus, checked_site
+from innerview.features.corpus import Corpus, checked_site, given_to, takes_pads
 from innerview.models.model import Model
 from innerview.progress import progress as bar
 
@@ -57,7 +57,7 @@ class Fired:
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         shown = {"delay_s": 0.0 if progress else 2.0, "is_shown": progress is not False}
         with bar(corpus.n_rows, "reading", "row", **shown) as step, torch.no_grad():
-            for group in corpus.groups(GROUP_TOKENS):
+            for group in corpus.groups(GROUP_TOKENS, is_even=not takes_pads(model)):
                 parts.append(_group(model, dictionary, corpus, group, number))
                 step(len(group))
         which, places, values = (torch.cat([part[nth] for part in parts]) for nth in range(3))
@@ -87,7 +87,7 @@ def _group(
     """Feature's place among the chosen, token's place and value of each code of some rows."""
     rows = [corpus.row(one) for one in group]
     codes = dictionary.encode(
-        capture(model, rows, dictionary.site, hermetic=True, batch_size=len(rows), progress=False)
+        capture(model, given_to(model, rows), dictionary.site, hermetic=True, batch_size=len(rows), progress=False)
     ).to("cpu")
     tokens, which = codes.tokens, number[codes.features]
     place = corpus.starts[group][tokens // codes.shape[1]] + tokens % codes.shape[1]

@@ -11,7 +11,7 @@ from innerview.capturing import capture
 from innerview.dictionaries.codes import checked_feature
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.corpus import checked_dictionary, checked_model, checked_site, reads_bos
+from innerview.features.corpus import checked_dictionary, checked_model, checked_site, given_to, reads_bos
 from innerview.models import text
 from innerview.models.model import Model
 
@@ -55,11 +55,11 @@ def feature_on_text(model: Model, dictionary: Dictionary, feature: int, prompt: 
     own, model = checked_dictionary(dictionary), checked_model(model)
     number = checked_feature(feature, own.n_features)
     checked_site(model, own)
-    acts = capture(model, prompt, own.site, hermetic=True)
-    if acts.tokens is None or len(acts.tokens) != 1:
-        count = 0 if acts.tokens is None else len(acts.tokens)
-        raise FeatureError(f"a feature is shown on one text, not on {count}; give them one by one")
-    ids = acts.tokens[0].tolist()
+    rows = text.encode(model, prompt).rows()
+    if len(rows) != 1:
+        raise FeatureError(f"a feature is shown on one text, not on {len(rows)}; give them one by one")
+    ids = rows[0]
+    acts = capture(model, given_to(model, rows), own.site, hermetic=True)
     with torch.no_grad():
         values = own.encode_features(acts, [number])[0, :, 0].float().cpu().numpy()
     is_read = np.ones(len(ids), dtype=bool)

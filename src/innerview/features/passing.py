@@ -12,7 +12,7 @@ from innerview.dictionaries.codes import Codes
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
 from innerview.features.best import Best, random_keys, value_keys
-from innerview.features.corpus import Corpus
+from innerview.features.corpus import Corpus, given_to
 from innerview.features.neurons import Correlating
 from innerview.features.profile import Profiling
 from innerview.features.seen import Seen
@@ -87,7 +87,7 @@ class Pass:
         """
         rows = [corpus.row(number) for number in group]
         sites = [dictionary.site] if neurons is None else [dictionary.site, neurons]
-        acts = capture(model, rows, sites, hermetic=True, batch_size=len(rows), progress=False)
+        acts = capture(model, given_to(model, rows), sites, hermetic=True, batch_size=len(rows), progress=False)
         _check_finite(acts[dictionary.site], corpus, group, dictionary.site)
         self.take(dictionary.encode(acts), corpus, group, seed, None if neurons is None else acts[neurons])
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import FeatureError
-from innerview.features.corpus import Corpus, checked_dictionary, checked_model, checked_site, reads_bos
+from innerview.features.corpus import Corpus, checked_dictionary, checked_model, checked_site, reads_bos, takes_pads
 from innerview.features.examples import stretches_of
 from innerview.features.kept import Kept
 from innerview.features.neurons import MOST_UNASKED, neuron_site
@@ -236,7 +236,7 @@ def feature_statistics(
     made = Pass.empty(
         own.n_features, own.weights.encoder.device, top=top, sample=sample, together=together, vocab=vocab if tokens else None, neurons=site is not None
     )  # fmt: skip
-    groups = read.groups(chunk_tokens)
+    groups = read.groups(chunk_tokens, is_even=not takes_pads(model))
     asked = (top, sample, together, tokens, site, seed, chunk_tokens)
     saver = None if folder is None else Saver(Path(folder), fingerprint(model, own, read, asked))
     if saver is not None:

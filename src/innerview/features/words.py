@@ -13,6 +13,7 @@ from torch import Tensor
 from innerview.capturing import capture
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import DictionaryError, ModelError, SiteError
+from innerview.features.corpus import given_to
 from innerview.features.view import Word
 from innerview.models.matrix import matrix_of
 from innerview.models.model import Model
@@ -124,7 +125,7 @@ def _check_head(model: Model, head: Unembedding) -> None:
         raise ModelError(
             f"{model.name} has no final norm that is known, and no last block or logits to see by what its head reads, so no words are read"
         )
-    acts = capture(model, [[1, 0, 1]], [last, "logits"], hermetic=True, progress=False)
+    acts = capture(model, given_to(model, [[1, 0, 1]]), [last, "logits"], hermetic=True, progress=False)
     told, logits = head.logits(acts[last].to(head.matrix)).float(), acts["logits"].to(head.matrix.device).float()
     if told.shape != logits.shape or float((told - logits).norm()) > 0.05 * float(logits.norm()):
         raise ModelError(
