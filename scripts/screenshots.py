@@ -25,7 +25,7 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WIDTHS = {"narrow": 480, "wide": 1080}
+WIDTHS = {"narrow": 360, "wide": 1080}
 SCHEMES = ("light", "dark")
 
 
@@ -83,7 +83,34 @@ def panel(model: iv.Model) -> Any:
     return made
 
 
+def board_of(model: iv.Model) -> tuple[Any, int]:
+    """A dashboard over sentences of the pocket world, and a feature that fires neither seldom nor often."""
+    sae = iv.load_dictionary("pocket", site="blocks.4.resid")
+    board = iv.dashboard(sae, model, iv.pocket.texts(600, seed="pictures"), progress=False)
+    feature = int(board.search(" Monday")["feature"].iloc[0])
+    named = iv.label_features(board, iv.KnownLabels(), features=[feature])
+    return board.with_labels(named), feature
+
+
+def feature_page(model: iv.Model) -> Any:
+    board, feature = board_of(model)
+    page = board.effects(feature).widget()
+    page.read("On Monday we rested. On Tuesday we worked, and Monday was forgotten.")
+    return page
+
+
+def feature_browser(model: iv.Model) -> Any:
+    return board_of(model)[0].widget()
+
+
+def feature_map(model: iv.Model) -> Any:
+    return iv.FeatureMap(board_of(model)[0])
+
+
 PICTURES: dict[str, Callable[[iv.Model], Any]] = {
+    "feature_page": feature_page,
+    "feature_browser": feature_browser,
+    "feature_map": feature_map,
     "patch_grid": patch_grid,
     "attention": attention,
     "evidence_card": evidence_card,

@@ -44,7 +44,7 @@ export function Compared({ label, values, effect, interval, threshold, unit }: P
         {digits(low)}
       </text>
       <text x={WIDTH / 2} y={HEIGHT - 6} text-anchor="middle">
-        {[effect === null ? "" : `● this claim ${digits(effect)}`, threshold === null ? "" : `┊ threshold ${digits(threshold)}`, unit].filter(Boolean).join(" · ")}
+        {[numbers.length ? `▮ ${numbers.length.toLocaleString("en-US")} it is compared with` : "", effect === null ? "" : `● this claim ${digits(effect)}`, threshold === null ? "" : `┊ threshold ${digits(threshold)}`, unit].filter(Boolean).join(" · ")}
       </text>
       <text x={WIDTH - SIDE} y={HEIGHT - 6} text-anchor="end">
         {digits(high)}

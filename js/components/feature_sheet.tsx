@@ -168,15 +168,17 @@ export function SheetBody({ sync, theme, sheet }: { sync: Sync; theme: Signal<Th
     <div class={going ? "iv-sheet iv-stale" : "iv-sheet"} aria-busy={going}>
       <div class="iv-sheet-side">
         <Facts view={view} most={most} />
-        <div>
-          <h4 class="iv-column-name">activation, log counts</h4>
-          <Histogram
-            edges={unpack(view.histogram.edges).data}
-            counts={unpack(view.histogram.counts).data}
-            zero={view.histogram.zero}
-            label={`activations of ${view.n_tokens} tokens: ${view.histogram.zero} not active, the largest ${digits(most)}`}
-          />
-        </div>
+        {view.n_tokens > 0 && (
+          <div>
+            <h4 class="iv-column-name">activation, log counts</h4>
+            <Histogram
+              edges={unpack(view.histogram.edges).data}
+              counts={unpack(view.histogram.counts).data}
+              zero={view.histogram.zero}
+              label={`activations of ${view.n_tokens} tokens: ${view.histogram.zero} not active, the largest ${digits(most)}`}
+            />
+          </div>
+        )}
         <Writes view={view} />
         {view.fired_on.texts.length > 0 && (
           <div>
@@ -193,7 +195,7 @@ export function SheetBody({ sync, theme, sheet }: { sync: Sync; theme: Signal<Th
           {hasEffects && <span title="rise of the next token's loss, in nats, when the feature is taken out, at the strongest token">loss if removed</span>}
         </h4>
         {examples.value.length === 0 ? (
-          <p class="iv-empty">{view.n_active === 0 ? `never active in the ${view.n_tokens.toLocaleString("en-US")} tokens that were read` : "no examples were kept"}</p>
+          <p class="iv-empty">{nothing(view)}</p>
         ) : (
           <Examples examples={examples.value} stretches={view.stretches} shade={hasEffects ? shade : "activation"} most={most} theme={theme.value} look={look} />
         )}
@@ -217,15 +219,26 @@ function Said({ look }: { look: Signal<string> }) {
   );
 }
 
+/** A count is whole, and is said so. */
+function counted(value: number): string {
+  return Number.isInteger(value) && Math.abs(value) > 1 ? value.toLocaleString("en-US") : digits(value);
+}
+
+function nothing(view: FeatureWire): string {
+  if (view.n_tokens === 0) return "no texts were read";
+  return view.n_active === 0 ? `never active in the ${view.n_tokens.toLocaleString("en-US")} tokens that were read` : "no examples were kept";
+}
+
 function Facts({ view, most }: { view: FeatureWire; most: number }) {
   const label = view.label;
   const median = quantile(view, 0.5);
   const rows: [string, string, string?][] = [
-    ["fires on", view.n_active ? percent(view.n_active / Math.max(1, view.n_tokens)) : "0 %", `${view.n_active} of ${view.n_tokens} tokens`],
-    ["largest", digits(most)],
+    // Without texts nothing is known, and nothing is no zero.
+    ["fires on", percent(view.n_active / view.n_tokens), `${view.n_active} of ${view.n_tokens} tokens`],
+    ["largest", view.n_tokens ? digits(most) : "–"],
     ...(Number.isFinite(median) ? [["median above zero", digits(median)] as [string, string]] : []),
     ...(label ? [["label score", label.score === null ? "not scored" : digits(label.score), label.source] as [string, string, string]] : []),
-    ...Object.entries(label?.detail ?? {}).map(([name, value]) => [readable(name), value === null ? "–" : digits(value)] as [string, string]),
+    ...Object.entries(label?.detail ?? {}).map(([name, value]) => [readable(name.replaceAll("_", " ")), value === null ? "–" : counted(value)] as [string, string]),
   ];
   return (
     <div class="iv-facts" role="list">
@@ -263,7 +276,7 @@ export function SheetFoot({ view }: { view: FeatureWire }) {
   return (
     <>
       <span>{view.n_tokens.toLocaleString("en-US")} tokens read</span>
-      <span>{view.bos ? "BOS read too" : "BOS left out"}</span>
+      {view.n_tokens > 0 && <span>{view.bos ? "BOS read too" : "BOS left out"}</span>}
       {view.label && <span>label: {readable(view.label.source) || "source unknown"}</span>}
       {view.notes.map((note) => (
         <span key={note}>{readable(note)}</span>

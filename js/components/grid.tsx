@@ -96,6 +96,11 @@ export function Grid(props: Props) {
   });
 
   useEffect(() => {
+    // What was pinned when this was saved is what a person comes to see.
+    if (!props.reveal && pinned && box.current) scrollTo(box.current, pinned.pos, headWidth, column);
+    measure();
+  }, []);
+  useEffect(() => {
     if (!props.reveal || !box.current) return;
     box.current.scrollLeft = Math.max(0, props.reveal.pos * column - (box.current.clientWidth - headWidth) / 2);
     measure();

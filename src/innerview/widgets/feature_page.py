@@ -100,7 +100,8 @@ def _view_of(shown: Any, feature: int | None) -> tuple[FeatureView, Any]:
 
 def _title(view: FeatureView) -> str:
     label = f" · {view.label.text}" if view.label is not None else ""
-    return f"Feature {view.feature}{label} · {view.model} · {view.site} · fires on {view.density:.3%} of {view.n_tokens} tokens"
+    fires = f"fires on {view.density:.3%} of {view.n_tokens:,} tokens" if view.n_tokens else "no texts were read"
+    return f"Feature {view.feature}{label} · {view.model} · {view.site} · {fires}"
 
 
 def _value(one: Example) -> float:

@@ -292,8 +292,9 @@ def about(dictionary: Dictionary | None) -> str:
     """A dictionary in a few words."""
     if dictionary is None:
         return ""
-    kind = type(dictionary.architecture).__name__
-    return wire.sendable(f"{kind} {dictionary.n_features:,} · {dictionary.manifest.source}")
+    known, said = dictionary.manifest, f"{type(dictionary.architecture).__name__} {dictionary.n_features:,}"
+    # A bundled dictionary is named after its site, which stands before it.
+    return wire.sendable(said if known.source in ("", known.site) else f"{said} · {known.source}")
 
 
 class _Telling:

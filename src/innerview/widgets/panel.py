@@ -210,7 +210,8 @@ class Panel(Widget):
         return {
             "key": self._key(one),
             "name": "from files" if about is None else wire.sendable(_name(about)),
-            "said": f"{len(one):,} features, {f'{read.n_tokens:,} tokens read' if read else 'no texts read'}, {len(named):,} named",
+            "said": f"{len(one):,} features, {f'{read.n_tokens:,} tokens read' if read else 'no texts read'}"
+            + (f", {len(named):,} named" if named else ""),
             "named": [{"feature": label.feature, "text": wire.sendable(label.text[:200])} for label in named[:MOST_NAMED]],
         }  # fmt: skip
 
@@ -316,7 +317,9 @@ def _bytes(one: Any) -> int:
 
 
 def _step(one: Direction) -> str:
-    return "no natural step" if one.scale is None else f"1 step = {one.scale:.3g}, {one.scale_kind}, n = {one.scale_n}"
+    return (
+        "no natural step" if one.scale is None else f"1 step = {one.scale:.3g}, {one.scale_kind}, n = {one.scale_n:,}"
+    )
 
 
 def _memory(models: list[Model], dictionaries: list[Any]) -> dict[str, Any]:
