@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch._dynamo
+import torch._dynamo.config
 import torch._inductor.config
 
 from innerview.activations import Activations
@@ -19,6 +20,9 @@ from innerview.models.stepping import Caches
 from innerview.runs import EMPTY, Forward, Plan
 from innerview.tap_sets import TapSet
 from innerview.taps import Lease, Tap
+
+# Shapes of single tokens that code is compiled for, of all networks together: torch's own limit is 8, behind which it computes uncompiled.
+SHAPES = 1024
 
 
 class Compiled:
@@ -70,10 +74,11 @@ class Compiled:
         Args:
             given: The network's own arguments.
         """
-        if not self._freezes:
-            return self._step(**given)
-        with torch._inductor.config.patch(freezing=True):
-            return self._step(**given)
+        with torch._dynamo.config.patch(recompile_limit=SHAPES, accumulated_recompile_limit=SHAPES):
+            if not self._freezes:
+                return self._step(**given)
+            with torch._inductor.config.patch(freezing=True):
+                return self._step(**given)
 
     def check_weights(self) -> None:
         """Refuse weights that are not those in the code.

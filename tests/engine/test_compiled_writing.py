@@ -214,6 +214,20 @@ def test_weights_that_are_part_of_the_code_must_not_change() -> None:
         tokens(live, rows, edits=edits)
 
 
+def test_every_number_of_rows_and_bucket_gets_code_of_its_own_beyond_torchs_limit_of_recompiling(model: iv.Model) -> None:
+    live = made(model, rows=12)
+    limit = torch._dynamo.config.recompile_limit
+    assert limit < 12
+    for rows in range(1, 13):
+        prompts = ids(rows, 5, seed=rows)
+        assert tokens(live, prompts, max_new_tokens=3) == tokens(model, prompts, max_new_tokens=3)
+        assert graphs() == rows
+    # Written again, each finds its code.
+    tokens(live, ids(1, 5, seed=40), max_new_tokens=3)
+    tokens(live, ids(12, 5, seed=41), max_new_tokens=3)
+    assert graphs() == 12 and torch._dynamo.config.recompile_limit == limit
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not torch.cuda.is_available() and not os.environ.get("INNERVIEW_INDUCTOR"),
