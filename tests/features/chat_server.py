@@ -2,13 +2,16 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+# A tuple of bytes comes piece by piece, with a pause behind each.
 Reply = tuple[int, Any, dict[str, str]]
+PAUSE_S = 0.05
 
 
 @dataclass
@@ -44,14 +47,17 @@ def serving(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Server]:
                 made.asked.append({"path": self.path, **body})
                 made.headers.append(dict(self.headers.items()))
             status, content, headers = reply(body, nth)
-            raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+            pieces = content if isinstance(content, tuple) else (content,)
+            raw = [one if isinstance(one, bytes) else json.dumps(one).encode() for one in pieces]
             try:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(raw)))
+                self.send_header("Content-Length", str(sum(map(len, raw))))
                 self.end_headers()
-                self.wfile.write(raw)
+                for piece in raw:
+                    self.wfile.write(piece)
+                    time.sleep(PAUSE_S if len(raw) > 1 else 0)
             except OSError:
                 # Whoever asked has gone.
                 self.close_connection = True

@@ -104,6 +104,81 @@ def test_an_endpoint_that_takes_too_long_is_given_up(board: iv.Dashboard) -> Non
         iv.label_features(board, endpoint(server.url, tries=2, timeout_s=0.1), [5])
 
 
+def test_an_answer_that_comes_drop_by_drop_is_given_up(board: iv.Dashboard) -> None:
+    whole = json.dumps(said("late")[1]).encode()
+    drops = tuple(b" " for _ in range(200))
+    refusal = pytest.raises(
+        iv.FeatureError, match="did not answer in 2 tries; the last time: the answer comes too slowly"
+    )
+    with serving(lambda body, nth: (200, (*drops, whole), {})) as server, refusal:
+        iv.label_features(board, endpoint(server.url, tries=2, timeout_s=0.3), [5])
+
+
+def test_a_question_that_alone_gets_no_answer_costs_no_other_its_own(board: iv.Dashboard) -> None:
+    chosen = [5, 3, 20, 10, 11, 8]
+
+    def reply(body: dict[str, Any], nth: int) -> Reply:
+        return (500, {}, {}) if nth in (2, 3) else said(f"answer {nth}")
+
+    with serving(reply) as server:
+        found = iv.label_features(board, endpoint(server.url, parallel=1, tries=2), chosen)
+        assert len(server.asked) == 7
+    assert [one.feature for one in found.labels] == [5, 3, 10, 11, 8] and found.unlabelled == (20,)
+    # An endpoint that answers no more is gone.
+    with serving(lambda body, nth: said("a word") if nth == 0 else (500, {}, {})) as server:
+        with pytest.raises(iv.FeatureError, match="did not answer in 2 tries"):
+            iv.label_features(board, endpoint(server.url, parallel=1, tries=2), chosen)
+        assert len(server.asked) == 7
+
+
+def test_an_answer_is_of_the_passages_that_were_shown(board: iv.Dashboard, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    others = iv.dashboard(board.dictionary, board.model, made.corpus(9), together=False, neurons=False)
+    with serving(lambda body, nth: said(f"answer {nth}")) as server:
+        own = endpoint(server.url, parallel=1)
+        texts = [iv.label_features(one, own, 5, file=file).labels[0].text for one in (board, others, board, others)]
+    assert texts == ["answer 0", "answer 1", "answer 0", "answer 1"]
+
+
+def test_a_file_of_answers_that_somebody_changed_is_refused(board: iv.Dashboard, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    with serving(lambda body, nth: said("a word")) as server:
+        own = endpoint(server.url)
+        iv.label_features(board, own, [5], file=file)
+        whole = file.read_text()
+        for changed, why in (
+            (whole.replace('"a word"', "7"), "holds the label 7, which is no text"), ('{"job": "x"}\n', "is no file of answers"),
+            ('{"job": null}\n', "is no file of answers"), (whole.replace('"answer"', '"answers"'), "is no file of answers"),
+        ):  # fmt: skip
+            file.write_text(changed)
+            with pytest.raises(iv.FeatureError, match=why):
+                iv.label_features(board, own, [5], file=file)
+        count = len(server.asked)
+        with pytest.raises(iv.FeatureError, match=r"no folder .* to keep answers in"):
+            iv.label_features(board, own, [5], file=tmp_path / "none" / "answers.jsonl")
+        assert len(server.asked) == count
+
+
+def test_what_goes_to_this_machine_goes_through_no_proxy(board: iv.Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with serving(lambda body, nth: said("a word")) as server:
+        assert len(iv.label_features(board, endpoint(server.url, tries=1), [5])) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said_of_it"),
+    [
+        ({"url": "http://h:99999999/v1"}, "address begins with"), ({"timeout_s": "a"}, "timeout_s is a number of seconds above 0, not 'a'"),
+        ({"timeout_s": float("nan")}, "timeout_s"), ({"timeout_s": float("inf")}, "timeout_s"), ({"dollars_in": "3"}, "dollars_in is the price"),
+        ({"dollars_out": -1.0}, "dollars_out is the price"), ({"tries": 0}, "tries is a whole number from 1, not 0"),
+    ],
+)  # fmt: skip
+def test_an_endpoint_is_made_of_sensible_numbers(given: dict[str, Any], said_of_it: str) -> None:
+    with pytest.raises(iv.FeatureError, match=said_of_it):
+        iv.Endpoint(**{"url": "http://localhost/v1", "model": "m", **given})
+
+
 def test_the_key_is_sent_and_stands_nowhere_else(
     board: iv.Dashboard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +357,8 @@ def test_another_lexicon_says_other_things() -> None:
 
 
 def test_what_gives_no_labels_is_refused(board: iv.Dashboard) -> None:
+    with pytest.raises(iv.FeatureError, match="passages is a whole number from 1, not 0"):
+        iv.label_features(board, iv.Endpoint("http://localhost/v1", "m"), [5], passages=0)
     bare = iv.dashboard(made.dictionary(), made.opened())
     own = iv.Endpoint("http://localhost:1/v1", "m")
     for given, by, message in (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from innerview.errors import FeatureError
-from innerview.features.endpoint import Endpoint
+from innerview.features.endpoint import Endpoint, Unanswered
 from innerview.features.records import Records
 from innerview.progress import progress as bar
 
@@ -17,6 +17,8 @@ CHARACTERS_A_TOKEN = 3.0
 AROUND = 8
 # An answer that cannot be read is asked for once more, in the same words.
 READINGS = 2
+# An endpoint that leaves so many questions one behind another without an answer is gone.
+MOST_UNANSWERED = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def asked(
         what: What is done, in a word.
         progress: Show how far it is; after two seconds when None.
     Raises:
-        FeatureError: It would cost more than was allowed, or the endpoint refused or gave no answer; what was answered by then is kept.
+        FeatureError: It would cost more than was allowed, or the endpoint refused, or gave no answer to the first or to several questions;
+            what was answered by then is kept. A question that alone gets none is left out.
     """
     left = {key: messages for key, messages in questions.items() if key not in records.held}
     estimate = CostEstimate.of(endpoint, left)
@@ -100,6 +103,8 @@ def _drain(
 ) -> None:  # fmt: skip
     """Keep answers as they come; a few questions are under way at a time, so that a stop leaves few unheard."""
     waiting, running = iter(left.items()), {}
+    # Until something was answered, nothing says that the endpoint works.
+    unanswered = MOST_UNANSWERED - 1
 
     def fill() -> None:
         for key, messages in waiting:
@@ -113,7 +118,13 @@ def _drain(
         done: set[Future] = wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done
         for future in done:
             key = running.pop(future)
-            answer = future.result()
+            try:
+                answer = future.result()
+                unanswered = 0
+            except Unanswered:
+                answer, unanswered = None, unanswered + 1
+                if unanswered >= MOST_UNANSWERED:
+                    raise
             if answer is not None:
                 records.add(key, answer)
             step()

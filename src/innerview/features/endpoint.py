@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import math
 import os
 import random
 import re
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +21,10 @@ MOST_BYTES = 1 << 20
 LONGEST_WAIT_S = 60.0
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class Unanswered(FeatureError):
+    """No answer after all tries."""
 
 
 class Passing(Exception):
@@ -70,7 +76,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.url if isinstance(self.url, str) else "")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
             raise FeatureError(f"an endpoint's address begins with http:// or https://, not {self.url!r}")
         if parts.username or parts.password or parts.query:
             raise FeatureError(
@@ -82,8 +88,12 @@ class Endpoint:
             given = getattr(self, name)
             if isinstance(given, bool) or not isinstance(given, int) or given < 1:
                 raise FeatureError(f"{name} is a whole number from 1, not {given!r}")
-        if not self.timeout_s > 0:
+        if not _is_number(self.timeout_s) or not 0 < self.timeout_s < threading.TIMEOUT_MAX:
             raise FeatureError(f"timeout_s is a number of seconds above 0, not {self.timeout_s!r}")
+        for name in ("dollars_in", "dollars_out"):
+            given = getattr(self, name)
+            if given is not None and (not _is_number(given) or not 0 <= given < math.inf):
+                raise FeatureError(f"{name} is the price of a million tokens, a number from 0, not {given!r}")
 
     @property
     def is_safe(self) -> bool:
@@ -109,7 +119,7 @@ class Endpoint:
             wait = min(LONGEST_WAIT_S, 0.5 * 2**attempt) * (0.5 + random.random())
             if attempt + 1 < self.tries and held.wait(max(wait, min(last.wait_s or 0.0, LONGEST_WAIT_S))):
                 raise FeatureError("stopped")
-        raise FeatureError(f"{self._named} did not answer in {self.tries} tries; the last time: {last}")
+        raise Unanswered(f"{self._named} did not answer in {self.tries} tries; the last time: {last}")
 
     def _ask_once(self, messages: list[dict[str, str]]) -> str:
         key = self._key()
@@ -119,8 +129,8 @@ class Endpoint:
             f"{self.url.rstrip('/')}/chat/completions", json.dumps(asked).encode(), headers, method="POST"
         )
         try:
-            with urllib.request.build_opener(_NoRedirects).open(request, timeout=self.timeout_s) as answer:
-                raw = answer.read(MOST_BYTES + 1)
+            with self._opener.open(request, timeout=self.timeout_s) as answer:
+                raw = _read(answer, time.monotonic() + self.timeout_s)
         except urllib.error.HTTPError as error:
             said = _hidden(_said(error), key)
             if error.code in PASSING:
@@ -131,8 +141,15 @@ class Endpoint:
             )
             raise FeatureError(f"{self._named} answered {error.code} and {told}{hint}") from None
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            raise Passing(_hidden(str(getattr(error, "reason", "") or error) or type(error).__name__, key)) from None
+            told = _line(str(getattr(error, "reason", "") or error)) or type(error).__name__
+            raise Passing(_hidden(told, key)) from None
         return _content(raw)
+
+    @property
+    def _opener(self) -> urllib.request.OpenerDirector:
+        # What goes to this machine in the open goes through no proxy, which would read the key.
+        near = [urllib.request.ProxyHandler({})] if urllib.parse.urlsplit(self.url).hostname in LOCAL else []
+        return urllib.request.build_opener(_NoRedirects, *near)
 
     def _key(self) -> str:
         key = "" if self.key_env is None else os.environ.get(self.key_env, "").strip()
@@ -148,6 +165,32 @@ class Endpoint:
     @property
     def _named(self) -> str:
         return f"the endpoint at {urllib.parse.urlsplit(self.url).netloc}"
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
+
+
+def _has_port(parts: urllib.parse.SplitResult) -> bool:
+    """Whether the port is one, or none is named."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def _read(answer: Any, until: float) -> bytes:
+    """An answer's bytes, a few more than are taken at the most.
+
+    Raises:
+        TimeoutError: They did not all come in time, though some came again and again.
+    """
+    parts: list[bytes] = []
+    while sum(map(len, parts)) <= MOST_BYTES and (part := answer.read1(1 << 16)):
+        parts.append(part)
+        if time.monotonic() > until:
+            raise TimeoutError("the answer comes too slowly")
+    return b"".join(parts)
 
 
 def _content(raw: bytes) -> str:
@@ -177,8 +220,13 @@ def _said(error: urllib.error.HTTPError) -> str:
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         told = json.loads(raw)["error"]
         raw = told["message"] if isinstance(told, dict) else str(told)
-    line = " ".join("".join(one if one.isprintable() else " " for one in str(raw)).split())
+    line = _line(str(raw))
     return f"{line[:200]!r}" if line else "nothing more"
+
+
+def _line(said: str) -> str:
+    """What somebody else says, in a line without control characters."""
+    return " ".join("".join(one if one.isprintable() else " " for one in said).split())
 
 
 def _hidden(said: str, key: str) -> str:

@@ -111,11 +111,18 @@ class EndpointJudge:
         is_whole = asked(
             self.endpoint, chats, lambda key, said: answers_of(said, sizes[key]), self.records, what="scoring", progress=progress
         )  # fmt: skip
-        held = self.records.held
+        held = {own: self._checked(self.records.held[own], sizes[own]) for own in sizes if own in self.records.held}
         blank: dict[str, list[Answer]] = {own: [None] * size for own, size in sizes.items()}
         return {
             key: [one for own in listed for one in held.get(own, blank[own])] for key, listed in keys.items()
         }, is_whole
+
+    def _checked(self, answers: Any, size: int) -> list[Answer]:
+        if isinstance(answers, list) and len(answers) == size and all(isinstance(one, bool) for one in answers):
+            return answers
+        raise FeatureError(
+            f"{self.records.path} holds {answers!r:.60}, which are no {size} answers of yes and no; give another file, or remove it"
+        )
 
     def _text(self, passage: Passage) -> str:
         ids = self.corpus.ids[passage.start : passage.stop].tolist()

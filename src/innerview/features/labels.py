@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -91,20 +91,25 @@ def label_features(
         DictionaryError: There is no such feature.
     """
     chosen = _chosen(dashboard, features)
+    _check_passages(passages)
     if isinstance(by, KnownLabels):
         dictionary, model = owners(dashboard)
         found, is_whole = by.labelled(model, dictionary, chosen, progress=progress)
         return Labels(tuple(found), chosen, is_whole)
     questions = _questions(dashboard, _endpoint(by), chosen, passages)
     records = Records.at(file, _job(dashboard, by, questions))
-    is_whole = asked(by, questions, lambda _, said: label_of(said), records, what="labelling", progress=progress)
-    return Labels(_labels(records, questions, by), chosen, is_whole)
+    # An answer is of the passages that were shown: other texts are other questions.
+    keys = {feature: _key(feature, messages) for feature, messages in questions.items()}
+    chats = {keys[feature]: messages for feature, messages in questions.items()}
+    is_whole = asked(by, chats, lambda _, said: label_of(said), records, what="labelling", progress=progress)
+    return Labels(_labels(records, keys, by), chosen, is_whole)
 
 
 def estimate_labels(
     dashboard: Dashboard, by: Endpoint, features: Sequence[int] | None = None, *, passages: int = PASSAGES
 ) -> CostEstimate:
     """What `label_features` will cost with an endpoint, before anything is asked; arguments as there."""
+    _check_passages(passages)
     return CostEstimate.of(by, _questions(dashboard, _endpoint(by), _chosen(dashboard, features), passages))
 
 
@@ -131,7 +136,8 @@ def _chosen(dashboard: Dashboard, features: Sequence[int] | None) -> tuple[int, 
             f"features come from iv.dashboard(dictionary, model, texts), not from {type(dashboard).__name__}"
         )
     if features is not None:
-        return tuple(dict.fromkeys(checked_feature(one, len(dashboard)) for one in features))
+        listed = features if isinstance(features, Iterable) and not isinstance(features, str) else (features,)
+        return tuple(dict.fromkeys(checked_feature(one, len(dashboard)) for one in listed))
     if dashboard.statistics is None:
         return tuple(range(len(dashboard)))
     return tuple(dashboard.statistics.spread.count.nonzero()[:, 0].tolist())
@@ -168,5 +174,26 @@ def _job(dashboard: Dashboard, by: Endpoint, questions: dict[str, Messages]) -> 
     }  # fmt: skip
 
 
-def _labels(records: Records, questions: dict[str, Messages], by: Endpoint) -> tuple[Label, ...]:
-    return tuple(Label(int(key), records.held[key], source=by.model) for key in questions if key in records.held)
+def _check_passages(given: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise FeatureError(f"passages is a whole number from 1, not {given!r}")
+
+
+def _key(feature: str, messages: Messages) -> str:
+    asked_for = "\x1f".join(one["content"] for one in messages)
+    return f"{feature} {hashlib.sha256(asked_for.encode()).hexdigest()[:16]}"
+
+
+def _labels(records: Records, keys: dict[str, str], by: Endpoint) -> tuple[Label, ...]:
+    """Labels of the features that have an answer.
+
+    Raises:
+        FeatureError: A file's answer is no text.
+    """
+    found = [(int(feature), records.held[key]) for feature, key in keys.items() if key in records.held]
+    wrong = next((answer for _, answer in found if not isinstance(answer, str)), None)
+    if wrong is not None:
+        raise FeatureError(
+            f"{records.path} holds the label {wrong!r:.60}, which is no text; give another file, or remove it"
+        )
+    return tuple(Label(feature, answer, source=by.model) for feature, answer in found)

@@ -33,6 +33,9 @@ class Records:
         made = cls(None if path is None else Path(path), of)
         if made.path is not None and made.path.exists():
             made._read(made.path)
+        elif made.path is not None and not made.path.parent.is_dir():
+            # Now, not when the first answer was paid for.
+            raise FeatureError(f"no folder {str(made.path.parent)!r} to keep answers in; make it first")
         return made
 
     def _read(self, path: Path) -> None:
@@ -44,7 +47,7 @@ class Records:
         lines = raw[: raw.rfind(b"\n") + 1].splitlines()
         try:
             told = [json.loads(line) for line in lines]
-            first = told[0]["job"] if told else self.of
+            first = dict(told[0]["job"]) if told else self.of
             self.held = {str(one["key"]): one["answer"] for one in told[1:]}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FeatureError(f"{path} is no file of answers ({error!r}); give another file, or remove it") from error
