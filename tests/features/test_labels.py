@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 import innerview as iv
 from innerview.features.facts import Fact, Facts
@@ -17,6 +19,7 @@ from innerview.pocket.sentence import Sentence
 from tests.features import made
 from tests.features.chat_server import Reply, said, serving
 from tests.features.planted import reading_words
+from tests.networks import module
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -318,6 +321,29 @@ def test_facts_hold_at_the_tokens_that_say_them_and_behind() -> None:
         assert Fact.from_dict(json.loads(json.dumps(fact.to_dict()))) == fact
     with pytest.raises(iv.FeatureError, match="a fact has a kind"):
         Fact.from_dict({"kind": "smell", "concept": "x", "value": ""})
+
+
+def small_letters() -> PreTrainedTokenizerFast:
+    """A tokenizer of parts of words that makes letters small, drops accents, and puts marks around."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "red", "ball", "##s", "of", "zoe", "are", "blue", ",", "."]
+    inner = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
+    )
+
+
+def test_facts_hold_where_a_tokenizer_changes_what_it_reads() -> None:
+    model = iv.open_model(module("gpt2"), tokenizer=small_letters())
+    said_so = sentence("The red Balls of  Zoé, are BLUE.", ("toy", "Balls"), ("name", "Zoé"), ("color", "BLUE"))
+    facts = Facts.of(model, made.dictionary(), [said_so])
+    words = model.tokenizer.convert_ids_to_tokens(facts.corpus.ids.tolist())
+    where = {fact.text: [words[n] for n in facts.holds(fact).nonzero()[:, 0].tolist()] for fact in facts.facts}
+    assert (
+        where["Balls (toy)"] == ["ball", "##s"] and where["Zoé (name)"] == ["zoe"] and where["BLUE (color)"] == ["blue"]
+    )
+    assert where["after Zoé (name)"] == [",", "are", "blue", "."] and where["after BLUE (color)"] == ["."]
 
 
 OTHER = Path(__file__).parents[2] / "training" / "lexicons" / "other.json"

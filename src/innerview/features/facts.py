@@ -110,8 +110,9 @@ class Facts:
         which: list[int] = []
         places: list[int] = []
         for row in range(corpus.n_rows):
-            start, ids = int(corpus.starts[row]), corpus.row(row)
-            for place, fact in _of_row(reader, ids, sentences[int(corpus.texts[row])]):
+            start, ids, sentence = int(corpus.starts[row]), corpus.row(row), sentences[int(corpus.texts[row])]
+            spans = _spans(model.tokenizer, sentence.text, ids, int(corpus.firsts[row])) or _read(reader, ids, sentence)
+            for place, fact in _of_row(len(ids), spans, sentence):
                 which.append(numbers.setdefault(fact, len(numbers)))
                 places.append(start + place)
             for place, one in enumerate(ids):
@@ -122,18 +123,41 @@ class Facts:
         return cls(corpus, tuple(numbers), kept[counts], flat[counts])
 
 
-def _of_row(reader: Reader, ids: list[int], sentence: Any) -> list[tuple[int, Fact]]:
-    """Facts of one row's tokens, each once; none of its labels where the sentence's text is not found in it again."""
+def _spans(tokenizer: Any, said: str, ids: list[int], first: int) -> list[tuple[int, int]] | None:
+    """Where in its sentence each token of a row begins and ends, as a tokenizer tells that keeps count; None where it does not.
+
+    Args:
+        tokenizer: The tokenizer.
+        said: The whole sentence.
+        ids: The row: the sentence, or a piece of it.
+        first: Place in the sentence of the row's first token, −1 under a BOS that was put before.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    told = tokenizer(said, return_offsets_mapping=True, verbose=False)
+    spans = list(told["offset_mapping"])
+    whole, skipped = list(told["input_ids"]), max(0, -first)
+    start = first + skipped
+    stop = start + len(ids) - skipped
+    if whole[start:stop] != ids[skipped:]:
+        return None
+    return [(0, 0)] * skipped + [(low, high) for low, high in spans[start:stop]]
+
+
+def _read(reader: Reader, ids: list[int], sentence: Any) -> list[tuple[int, int]]:
+    """The same read from the row's own text; none where the sentence is not found in it again, as where letters are made small."""
     whole, spans = reader.layout(ids)
     begin = whole.find(sentence.text)
+    return [] if begin < 0 else [(low - begin, high - begin) for low, high in spans]
+
+
+def _of_row(n: int, spans: list[tuple[int, int]], sentence: Any) -> list[tuple[int, Fact]]:
+    """Facts of one row's tokens, each once; of its labels none where nothing tells which tokens say them."""
     part = Fact("part", sentence.behaviour)
-    found = dict.fromkeys((place, part) for place in range(len(ids)))
-    if begin < 0:
-        return list(found)
+    found = dict.fromkeys((place, part) for place in range(n))
     for label in sentence.labels:
-        low, high = begin + label.start, begin + label.end
         for place, (start, end) in enumerate(spans):
-            kind: Kind | None = "behind" if start >= high else "word" if end > low and end > start else None
+            kind: Kind | None = "behind" if start >= label.end else "word" if end > max(label.start, start) else None
             if kind is not None:
                 for value in (label.value, ""):
                     found[place, Fact(kind, label.concept, value)] = None
