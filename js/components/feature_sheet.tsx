@@ -88,9 +88,10 @@ export function SheetVerbs({ sync, sheet }: { sync: Sync; sheet: Sheet }) {
   const shade = sync.trait<"activation" | "effect">("shade");
   if (!view) return null;
   const page = sync.life.value === "page";
+  const isGone = sync.life.value === "silent";
   const here = sheet.asked.value ?? view.feature;
   const last = view.n_features === null ? Infinity : view.n_features - 1;
-  const why = page ? NO_KERNEL : view.live.go ? undefined : "this page was made of one feature alone";
+  const why = isGone ? "no kernel answers" : page ? NO_KERNEL : view.live.go ? undefined : "this page was made of one feature alone";
   return (
     <>
       {view.examples.effects && (
@@ -108,19 +109,19 @@ export function SheetVerbs({ sync, sheet }: { sync: Sync; sheet: Sheet }) {
         <Verb
           label="measure loss"
           why={view.live.effects ? "run the examples with the feature taken out: the rise of each next token's loss" : "there is no network to run the examples in"}
-          disabled={!view.live.effects}
+          disabled={isGone || !view.live.effects}
           onAct={() => sheet.effects()}
         />
       )}
       {!page && (
         <span class="iv-go">
-          <Verb label="‹" why={why ?? "previous feature"} disabled={!view.live.go || here <= 0} onAct={() => sheet.open(here - 1)} />
+          <Verb label="‹" why={why ?? "previous feature"} disabled={isGone || !view.live.go || here <= 0} onAct={() => sheet.open(here - 1)} />
           <input
             class="iv-field iv-num"
             aria-label="go to feature number"
             inputMode="numeric"
             title={why ?? "go to a feature: type its number, then Enter"}
-            disabled={!view.live.go}
+            disabled={isGone || !view.live.go}
             value={String(here)}
             onChange={(event) => {
               const wanted = Number(event.currentTarget.value.replace(/[,\s]/g, ""));
@@ -132,7 +133,7 @@ export function SheetVerbs({ sync, sheet }: { sync: Sync; sheet: Sheet }) {
             }}
             onKeyDown={(event) => event.stopPropagation()}
           />
-          <Verb label="›" why={why ?? "next feature"} disabled={!view.live.go || here >= last} onAct={() => sheet.open(here + 1)} />
+          <Verb label="›" why={why ?? "next feature"} disabled={isGone || !view.live.go || here >= last} onAct={() => sheet.open(here + 1)} />
         </span>
       )}
       <Verb

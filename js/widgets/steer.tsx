@@ -29,7 +29,7 @@ import type { View } from "../sync";
 import { unpack } from "../wire";
 
 const HEADING = "Steer";
-const NO_KERNEL = "a saved page has no kernel";
+const NO_KERNEL = "no kernel answers: this is what was saved";
 
 function Steer({ sync, theme, bus, ended, root }: Scene) {
   const setup = sync.trait<Setup>("setup").value;
@@ -46,7 +46,8 @@ function Steer({ sync, theme, bus, ended, root }: Scene) {
   const look = useSignal<{ column: "plain" | "edited"; index: number } | null>(null);
   const active = useComputed(() => edits.value.filter(isActive).length);
   const life = sync.life.value;
-  const page = life === "page";
+  // Without a kernel, whether on a page or after a crash, only what was saved can be shown.
+  const page = life === "page" || life === "silent";
   const { acting, ask, open } = useActing(sync);
   useEffect(() => {
     bus?.hear("steer", (at: FeatureAt) => knows(setup, at) && bringUp(root), ended);
@@ -103,7 +104,7 @@ function Steer({ sync, theme, bus, ended, root }: Scene) {
   return (
     <Frame
       title={HEADING}
-      what={`${setup.model} · ${active.value} ${active.value === 1 ? "edit" : "edits"} live`}
+      what={`${setup.model} · ${active.value} ${active.value === 1 ? "edit" : "edits"} ${page ? "when this was saved" : "live"}`}
       life={life}
       status={shown}
       verbs={

@@ -204,6 +204,27 @@ describe("the dose", () => {
   });
 });
 
+describe("a kernel that is gone", () => {
+  it("leaves nothing that needs it to press, and nothing that is called live", async () => {
+    const model = Object.assign(new FakeModel(traits()), { comm_live: true });
+    const { el } = draw(model);
+    model.answer("hello", {});
+    await settle();
+    expect(el.textContent).toContain("1 edit live");
+    model.comm_live = false;
+    model.emit("comm_live_update");
+    await settle();
+    expect(el.textContent).toContain("1 edit when this was saved");
+    expect(el.textContent).not.toContain("1 edit live");
+    for (const name of ["run", "stop", "dose", "copy as code", "save recipe"]) {
+      const button = [...el.querySelectorAll("button")].find((one) => one.textContent === name)!;
+      expect(button.disabled, name).toBe(true);
+    }
+    expect(el.querySelector("textarea")!.disabled).toBe(true);
+    expect(el.querySelector<HTMLInputElement>("input[type=range]")!.disabled).toBe(true);
+  });
+});
+
 describe("a saved page", () => {
   const page = (more = {}) => new FakeModel(traits({ _page: true, dose: [dose()], ...more }));
 

@@ -104,6 +104,22 @@ def test_a_page_sends_its_feature_to_steer_as_a_row_of_one_step(
     assert len(steer.forms) == 2
 
 
+def test_a_feature_that_steer_knows_and_holds_at_none_is_turned_on_by_one_step(
+    board: Any, steer: iv.Steer, listen: Callable
+) -> None:
+    page = iv.FeaturePage(board, 3)
+    listen(page)
+    page.send_to_steer()
+    steer._writer.wait()
+    for coefficient, becomes in ((0.0, 1.0), (-2.5, -2.5)):
+        sent = [form.to_dict() for form in steer.forms]
+        sent[-1] |= {"coefficient": coefficient, "on": False}
+        steer.edits = sent
+        page.send_to_steer()
+        steer._writer.wait()
+        assert (steer.forms[-1].coefficient, steer.forms[-1].on) == (becomes, True)
+
+
 def test_without_a_steer_the_page_says_how_to_open_one(board: Any) -> None:
     with pytest.raises(
         iv.WidgetError, match=r"no Steer of this model is open to take 'feature 3 · threes'; run iv.Steer"

@@ -164,7 +164,8 @@ class Steer(OpensActing):
         return Recipe(tuple(self.active_edits()), self._model.name).save(self._recipe_path)
 
     def take(self, direction: Direction) -> None:
-        """Add a direction, and an edit of one step of it, as a feature's page sends it; one that is known is only switched on.
+        """Add a direction, and an edit of one step of it, as a feature's page sends it; one that is known is switched on, and by one step
+        where it stood at none.
 
         Raises:
             WidgetError: It does not fit its site, or there are too many edits already.
@@ -182,7 +183,8 @@ class Steer(OpensActing):
         if row is None:
             forms.append(EditForm(index, coefficient=1.0))
         else:
-            forms[row] = dataclasses.replace(forms[row], on=True)
+            known = forms[row]
+            forms[row] = dataclasses.replace(known, on=True, coefficient=known.coefficient or 1.0)
         if self.prompt["text"].strip() and index not in named.values():
             # The plain column is read along the new direction too.
             self._write("plain")
