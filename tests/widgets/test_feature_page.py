@@ -14,7 +14,8 @@ import pytest
 import innerview as iv
 from innerview.widgets import wire
 from innerview.widgets.newest import Newest
-from tests.widgets.feature_views import dashboard, sae, view, written
+from tests.dictionaries.made import dictionary
+from tests.widgets.feature_views import TEXTS, dashboard, sae, view, written
 
 GOLDEN = Path(__file__).parent.parent / "wire/feature_view.json"
 
@@ -145,3 +146,22 @@ def test_the_direction_of_a_feature_has_its_median_as_step(board: Any, own: iv.D
     assert direction.name == "feature 3 · threes"
     assert direction.scale == pytest.approx(median * float(own.weights.decoder[3].norm()))
     assert (direction.scale_kind, direction.scale_n) == ("median non-zero activation × ‖W_dec row‖", board[3].n_active)
+
+
+@pytest.mark.parametrize("kind", ["constant", "constant, not undone", "layer_norm", "unit_norm"])
+def test_the_step_of_a_normalised_dictionarys_feature_is_in_the_activations_own_units(
+    model: iv.Model, kind: str
+) -> None:
+    own = dictionary("relu", kind, site="blocks.0.resid")
+    board = dashboard(model, own)
+    scales = []
+    for text in TEXTS:
+        x = iv.capture(model, text, "blocks.0.resid")["blocks.0.resid"][0].double()
+        each = {"layer_norm": x.std(dim=1) + 1e-5, "unit_norm": x.norm(dim=1) / x.shape[1] ** 0.5}.get(kind)
+        constant = 1 / 0.37 if kind == "constant" else 1.0
+        scales.append(constant if each is None else float(each.median()))
+    for feature in range(3):
+        if board[feature].n_active:
+            direction = iv.FeaturePage(board, feature).direction()
+            step = board[feature].quantiles[0.5] * float(own.weights.decoder[feature].norm())
+            assert step * min(scales) * 0.9 < direction.scale < step * max(scales) * 1.1

@@ -290,7 +290,7 @@ class Dictionary:
                 f"the decoder's row of feature {number} is zero, so the feature writes nothing; it is dead"
             )
         median = float(said["median"][number]) if "median" in said else 0.0
-        worth = self._worth()
+        worth = self.worth()
         scale = median * length * worth if median > 0 and worth is not None else None
         made = Direction.from_vector(
             row, site=self.site_out, name=f"feature {number}", origin=f"feature {number} of {self.manifest.source}"
@@ -306,7 +306,7 @@ class Dictionary:
         opened.add("direction", stepped)
         return stepped
 
-    def _worth(self) -> float | None:
+    def worth(self) -> float | None:
         """What one unit of a decoder's row is worth in the activations' own units; None where that is each token's own, and not measured."""
         normalisation = self.manifest.normalisation
         if not normalisation.is_undone or not normalisation.is_per_token:
@@ -367,7 +367,7 @@ class Dictionary:
     def _reader(self, features: tuple[int, ...]) -> FeatureReader:
         normalisation = self.manifest.normalisation
         if self.architecture.is_elementwise and not normalisation.is_per_token:
-            return Readings(tuple(self.reading(one) for one in features), self._worth() or 1.0)
+            return Readings(tuple(self.reading(one) for one in features), self.worth() or 1.0)
         why = "each token is normalised" if normalisation.is_per_token else "its features compete"
         some = self._some(features)
 

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import traitlets
 
+from innerview.capturing import capture
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.direction import Direction
 from innerview.errors import InnerviewError, WidgetError
+from innerview.features.corpus import given_to
 from innerview.features.on_text import feature_on_text
 from innerview.features.view import FeatureView, Label
 from innerview.models.model import Model
@@ -20,6 +22,8 @@ from innerview.widgets.feature_wire import view_traits
 from innerview.widgets.newest import Newest
 
 TYPED_LIMIT = 20_000
+# Examples in which the median scale of a token is taken.
+WORTH_ROWS = 8
 SHADES = ("activation", "effect")
 
 
@@ -162,11 +166,27 @@ class FeatureSheet(Widget):
         median = view.quantiles.get(0.5, 0.0)
         if named.scale is not None or not median > 0:
             return named
+        worth = self._worth(view, dictionary)
+        if worth is None:
+            return named
         length = float(dictionary.weights.decoder[view.feature].detach().double().norm())
         kind = "median non-zero activation × ‖W_dec row‖"
-        return dataclasses.replace(named, scale=median * length, scale_kind=kind, scale_n=view.n_active)
+        return dataclasses.replace(named, scale=median * length * worth, scale_kind=kind, scale_n=view.n_active)
 
     # How it works.
+
+    def _worth(self, view: FeatureView, dictionary: Dictionary) -> float | None:
+        """What one unit of a decoder's row is worth; where each token has a scale of its own, the median in the examples, if they can be read."""
+        known = dictionary.worth()
+        rows = [list(one.ids) for stretch in view.stretches for one in stretch.examples]
+        if known is not None or self._model is None or not rows:
+            return known
+        # One by one: a network that is told of no pads takes rows of one length alone.
+        read = (
+            capture(self._model, given_to(self._model, [row]), dictionary.site, hermetic=True)
+            for row in rows[:WORTH_ROWS]
+        )
+        return float(np.median([dictionary.measured(acts).worth() for acts in read]))
 
     def _wired(self, view: FeatureView | None) -> dict[str, Any] | None:
         if view is None:
