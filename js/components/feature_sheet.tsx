@@ -138,8 +138,8 @@ export function SheetVerbs({ sync, sheet }: { sync: Sync; sheet: Sheet }) {
       )}
       <Verb
         label="send to Steer"
-        why={page ? "to the Steer on this page that knows this feature" : view.live.steer ? "add it as a direction to the newest Steer of this model" : "there is no model or dictionary"}
-        disabled={!page && !view.live.steer}
+        why={isGone ? "no kernel answers" : page ? "to the Steer on this page that knows this feature" : view.live.steer ? "add it as a direction to the newest Steer of this model" : "there is no model or dictionary"}
+        disabled={isGone || (!page && !view.live.steer)}
         onAct={() => sheet.steer()}
       />
     </>
@@ -162,7 +162,7 @@ export function SheetBody({ sync, theme, sheet }: { sync: Sync; theme: Signal<Th
   const shade = sync.trait<"activation" | "effect">("shade").value;
   const most = largest(view);
   const going = sheet.asked.value !== null && sheet.asked.value !== view.feature;
-  const canOpen = sync.life.value === "page" || view.live.go;
+  const canOpen = sync.life.value === "page" || (view.live.go && sync.life.value !== "silent");
   const open = canOpen ? (feature: number) => sheet.open(feature) : undefined;
   const hasEffects = view.examples.effects !== null;
   return (

@@ -25,10 +25,10 @@ function FeatureBrowser({ sync, theme, bus, root, ended }: Scene) {
   const isAsking = useRef(false);
   const page = sync.life.value === "page";
   const { selected, put } = useSelection(sync, bus, about, ended);
-  // The rows that are known outlive a kernel that falls silent.
-  const isPage = useComputed(() => sync.life.value === "page");
-  const rows = useComputed(() => (isPage.value ? findSaved(first.value, about.columns, query.value) : new Rows(first.value.query, first.value)));
-  const isDue = !page && !sameQuery(first.value.query, query.value);
+  // The rows that are known outlive a kernel that falls silent; what is asked of it then is looked for among those that were saved.
+  const isSaved = useComputed(() => sync.life.value === "page" || (sync.life.value === "silent" && !sameQuery(first.value.query, query.value)));
+  const rows = useComputed(() => (isSaved.value ? findSaved(first.value, about.columns, query.value) : new Rows(first.value.query, first.value)));
+  const isDue = !isSaved.value && !sameQuery(first.value.query, query.value);
 
   useEffect(() => {
     if (opened > 0) root.querySelector(".iv-browser-page")?.scrollIntoView?.({ block: "nearest" });
@@ -38,7 +38,7 @@ function FeatureBrowser({ sync, theme, bus, root, ended }: Scene) {
   const fill = () => {
     const known = rows.value;
     const wanted = known.missing(...sight.current);
-    if (isAsking.current || wanted === null || sync.life.value === "page") return;
+    if (isAsking.current || wanted === null || isSaved.value) return;
     isAsking.current = true;
     sync.ask("rows", { query: known.query, start: wanted * PAGE, count: PAGE }).then(
       ({ ok, buffers }) => {
@@ -83,7 +83,7 @@ function FeatureBrowser({ sync, theme, bus, root, ended }: Scene) {
     );
   };
   const selectFound = () => {
-    if (page) put(Array.from({ length: rows.value.total }, (_, i) => rows.value.at(i)!.feature));
+    if (isSaved.value) put(Array.from({ length: rows.value.total }, (_, i) => rows.value.at(i)!.feature));
     else sync.ask("select", { query: query.value }).catch((error: Error) => (sheet.told.value = { state: "error", message: error.message }));
   };
   const found = rows.value.total;
@@ -109,7 +109,7 @@ function FeatureBrowser({ sync, theme, bus, root, ended }: Scene) {
           <span>{selected.value.size.toLocaleString("en-US")} selected</span>
           <span>{about.n_labels.toLocaleString("en-US")} labelled</span>
           {about.n_tokens !== null && <span>{about.n_tokens.toLocaleString("en-US")} tokens read</span>}
-          {page && first.value.total > (first.value.features.shape[0] ?? 0) && <span>the first {first.value.features.shape[0]} were saved</span>}
+          {isSaved.value && first.value.total > (first.value.features.shape[0] ?? 0) && <span>the first {first.value.features.shape[0]} were saved</span>}
         </>
       }
     >

@@ -291,8 +291,8 @@ function Canvas(props: CanvasProps) {
       }}
       onPointerLeave={() => line.current === null && props.onLook(null)}
     >
-      <canvas ref={under} />
-      <canvas ref={over} />
+      <canvas ref={under} aria-hidden="true" />
+      <canvas ref={over} aria-hidden="true" />
     </div>
   );
 }

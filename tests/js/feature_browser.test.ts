@@ -188,6 +188,28 @@ describe("the table of all features", () => {
   });
 });
 
+describe("rows without their kernel", () => {
+  it("are looked for among those that were saved, and nothing is said to be searched", async () => {
+    const model = Object.assign(new FakeModel(traits()), { comm_live: true });
+    const el = await draw(model);
+    model.answer("hello", {});
+    model.comm_live = false;
+    model.emit("comm_live_update");
+    await settle();
+    const before = asked(model, "rows").length;
+    const field = el.querySelector<HTMLInputElement>("input[type=search]")!;
+    field.value = "word 11";
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    await settle();
+    expect(seen(el).length).toBeGreaterThan(0);
+    expect([...el.querySelectorAll(".iv-row-label")].every((one) => one.textContent!.includes("word 11"))).toBe(true);
+    expect(el.textContent).not.toContain("searching");
+    expect(el.textContent).toContain(`the first ${PAGE} were saved`);
+    expect(el.textContent).toContain("no answer from the kernel");
+    expect(asked(model, "rows").length).toBe(before);
+  });
+});
+
 describe("rows", () => {
   it("know what is missing, and count a part of a page only at the end", () => {
     const known = new Rows(QUERY, rows(0, PAGE, 250));
