@@ -21,3 +21,8 @@ def glyph(character: str) -> str:
 def visible(text: str) -> str:
     """Token text with every character seen."""
     return "".join(map(glyph, text)) or "∅"
+
+
+def legible(text: str) -> str:
+    """A text in words with every character seen but the spaces between them."""
+    return "".join(one if one == " " else glyph(one) for one in text)

@@ -1,5 +1,7 @@
 """A dashboard: one feature's page by its number, all of them as a table, and what is answered on demand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -100,13 +102,17 @@ def test_nearest_features_have_the_largest_cosines(built: tuple) -> None:
         np.testing.assert_allclose([one.value for one in told], np.sort(cosines[feature])[::-1][:10], rtol=1e-5)
 
 
-def test_a_dead_row_is_near_to_nobody() -> None:
+def test_a_dead_row_is_near_to_nobody_and_promotes_nothing(tmp_path: Path) -> None:
     model, own = made.opened(), made.dictionary()
     own.weights.decoder[4] = 0
     dash = iv.dashboard(own, model, made.corpus())
     for one in (dash, dash.with_words()):
         assert one[4].nearest == () and all(4 not in [p.index for p in one[i].nearest] for i in range(10))
         assert len(one[3].nearest) == 10
+        assert one[4].promoted == one[4].suppressed == () and len(one[3].promoted) == 10
+        assert not any("words were not read" in note for note in one[4].notes)
+    kept = iv.load_dashboard(dash.save(tmp_path))
+    assert kept[4].promoted == () and kept[3].promoted[0].text == dash[3].promoted[0].text
 
 
 def test_without_texts_what_needs_none_is_answered(built: tuple) -> None:

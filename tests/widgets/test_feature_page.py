@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import innerview as iv
+from innerview.features.view import Label
 from innerview.widgets import wire
 from innerview.widgets.newest import Newest
 from tests.dictionaries.made import dictionary
@@ -118,6 +119,8 @@ def test_what_is_lost_without_the_feature_is_measured_on_demand(board: Any, list
 
 
 def test_what_has_no_page_is_refused(board: Any) -> None:
+    with pytest.raises(iv.WidgetError, match="takes a feature's view or a dashboard, not DataFrame"):
+        iv.FeaturePage(board.frame(), 3)
     with pytest.raises(iv.WidgetError, match=r"takes a feature's view or a dashboard, not list"):
         iv.FeaturePage([1, 2])
     with pytest.raises(iv.WidgetError, match=r"needs a feature's number"):
@@ -137,6 +140,13 @@ def test_a_view_shows_itself_and_its_table_and_text_name_what_matters(tmp_path: 
     assert "Feature 17 · days of the week" in said and "␣Tuesday +1.5" in said
     text = page.to_html(tmp_path / "page.html").read_text("utf-8")
     assert "<title>Feature 17 · days of the week" in text
+
+
+def test_no_character_of_a_label_turns_or_hides_what_stands_around_it() -> None:
+    label = Label(17, "days \u202eof\x1b[31m the week")
+    page = iv.FeaturePage(view(label=label))
+    for told in (page.plain_text(), page.html_table()):
+        assert "days ⟨U+202E⟩of␛[31m the week" in told and "\u202e" not in told and "\x1b" not in told
 
 
 def test_the_direction_of_a_feature_has_its_median_as_step(board: Any, own: iv.Dictionary) -> None:

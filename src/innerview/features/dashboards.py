@@ -71,7 +71,8 @@ class Dashboard(ShowsItself):
     def __getitem__(self, feature: int) -> FeatureView:
         number = checked_feature(feature, len(self))
         promoted, suppressed = self._words(number)
-        notes = [] if promoted or self.written is not None else [f"words were not read: {self._readout}"]
+        is_known = self.written is not None or isinstance(self._readout, Readout)
+        notes = [] if is_known else [f"words were not read: {self._readout}"]
         told: dict[str, Any] = {
             "promoted": promoted, "suppressed": suppressed, "nearest": self._named(self._nearest(number)),
             "label": self.labels.get(number), "source": self,
@@ -279,6 +280,7 @@ class Dashboard(ShowsItself):
                 tuple(
                     Word(i, self.spell(i), value)
                     for i, value in zip(ids[feature].tolist(), values[feature].tolist(), strict=True)
+                    if i >= 0
                 )
                 for ids, values in sides
             )

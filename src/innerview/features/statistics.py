@@ -102,7 +102,7 @@ class FeatureStatistics:
         told.append(
             f"quantiles are exact up to {self.sample.k} activations, else read from a histogram, off by less than 9 %"
         )
-        if self.together is not None and self.together.n_tokens < self.n_tokens:
+        if self.together is not None and 0 < self.together.n_tokens < self.n_tokens:
             told.append(f"pairs of features were counted at {self.together.n_tokens} of {self.n_tokens} tokens")
         told += ["neurons were not correlated; neurons=True does it"] if self.neurons is None else []
         told += ["pairs of features were not counted"] if self.together is None else []

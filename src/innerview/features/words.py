@@ -111,6 +111,9 @@ def words_of(
         k: How many of each.
         spell: Gives the text of a token.
     """
+    if not bool(row.any()):
+        # What writes nothing promotes nothing.
+        return (), ()
     logits = readout.logits(row[None])[0].cpu()
     most = min(k, len(logits))
     each = (logits.topk(most).indices, logits.topk(most, largest=False).indices)

@@ -20,9 +20,9 @@ class Written:
     """Words and neighbours of every feature; tensors without columns where they were not gathered.
 
     Attributes:
-        promoted_ids: Tokens that each feature raises most, int32, shape [n_features, k].
+        promoted_ids: Tokens that each feature raises most, −1 where its row is zero, int32, shape [n_features, k].
         promoted: What it adds to their logits, float32, likewise.
-        suppressed_ids: Tokens that it lowers most.
+        suppressed_ids: Tokens that it lowers most, likewise.
         suppressed: What it adds to their logits.
         nearest_ids: Features whose rows lie nearest, −1 behind the last.
         nearest: Their cosines.
@@ -66,7 +66,9 @@ def _words(readout: Readout | str, rows: torch.Tensor, k: int) -> tuple[torch.Te
     logits = readout.logits(rows)
     best = logits.topk(min(k, logits.shape[1]), dim=1)
     worst = logits.topk(min(k, logits.shape[1]), dim=1, largest=False)
-    return best.indices.int(), best.values, worst.indices.int(), worst.values
+    writes = rows.any(dim=1, keepdim=True)
+    ids = (torch.where(writes, one.indices, -1).int() for one in (best, worst))
+    return next(ids), best.values, next(ids), worst.values
 
 
 def _near(unit: torch.Tensor, rows: slice, k: int) -> tuple[torch.Tensor, torch.Tensor]:

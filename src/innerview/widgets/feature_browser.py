@@ -160,7 +160,7 @@ class FeatureBrowser(FeatureSheet, SelectsFeatures):
 
     def _label(self, feature: int) -> str:
         said = self._table.labels[feature] or self._table.hint(feature)
-        return wire.visible(said) if said else ""
+        return wire.legible(said) if said else ""
 
     def _last(self) -> int:
         return self._table.n_features - 1

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from innerview.dictionaries.dictionary import Dictionary
 from innerview.errors import WidgetError
@@ -85,7 +86,7 @@ def _view_of(shown: Any, feature: int | None) -> tuple[FeatureView, Any]:
         if feature is not None and feature != shown.feature:
             raise WidgetError(f"this view is of feature {shown.feature}, not {feature}; leave the number out")
         return shown, shown.source
-    if not hasattr(shown, "__getitem__") or isinstance(shown, (str, bytes, list, tuple, dict)):
+    if not hasattr(shown, "__getitem__") or isinstance(shown, (str, bytes, list, tuple, dict, pd.DataFrame)):
         raise WidgetError(
             f"FeaturePage takes a feature's view or a dashboard, not {type(shown).__name__}; "
             "try iv.FeaturePage(iv.dashboard(dictionary, model, texts), 17)"
@@ -99,7 +100,7 @@ def _view_of(shown: Any, feature: int | None) -> tuple[FeatureView, Any]:
 
 
 def _title(view: FeatureView) -> str:
-    label = f" · {view.label.text}" if view.label is not None else ""
+    label = f" · {wire.legible(view.label.text)}" if view.label is not None else ""
     fires = f"fires on {view.density:.3%} of {view.n_tokens:,} tokens" if view.n_tokens else "no texts were read"
     return f"Feature {view.feature}{label} · {view.model} · {view.site} · {fires}"
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from innerview.glyphs import glyph as glyph
+from innerview.glyphs import legible as legible
 from innerview.glyphs import visible as visible
 
 DTYPES = ("float32", "float64", "int32", "uint8")
