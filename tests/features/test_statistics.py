@@ -11,6 +11,8 @@ import torch
 
 import innerview as iv
 from innerview.features.best import Best
+from innerview.features.examples import Shown
+from innerview.features.kept import Drawn
 from innerview.features.spread import PER_OCTAVE
 from innerview.features.statistics import usually_kept
 from tests.features import made
@@ -132,6 +134,23 @@ def test_no_window_is_shown_twice_for_a_feature(read: tuple) -> None:
     for feature in range(made.N):
         ids = [one.ids for stretch in found.stretches(feature, str) for one in stretch.examples]
         assert len(set(ids)) == len(ids)
+
+
+def test_examples_come_from_other_texts_while_there_are_some() -> None:
+    def drawn(text: int, ids: tuple[int, ...], value: float) -> Drawn:
+        return Drawn(text, 0, ids, np.full(len(ids), value, dtype=np.float32), 0, 0)
+
+    listed = [
+        drawn(3, (1, 2), 9.0),
+        drawn(3, (1, 2, 3), 8.0),
+        drawn(4, (1, 2), 7.0),
+        drawn(5, (4, 5), 6.0),
+        drawn(6, (6, 7), 5.0),
+    ]
+    shown = Shown()
+    assert [(one.text, one.value) for one in shown.new(listed, 3)] == [(3, 9.0), (5, 6.0), (6, 5.0)]
+    # Only what is left: the same words of another text are no other example.
+    assert [(one.text, one.value) for one in shown.new(listed, 3)] == [(3, 8.0)]
 
 
 def test_pairs_of_features_have_the_mutual_information_of_their_tokens(read: tuple) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -58,15 +59,17 @@ class Corpus:
         Raises:
             TextError: They cannot be read.
         """
-        rows: list[list[int]] = []
+        # As plain numbers: lists of them take several times the room, and a corpus has millions.
+        rows: list[np.ndarray] = []
         seen: set[bytes] = set()
         origin: list[tuple[int, int]] = []
         n_texts = n_twice = n_empty = 0
         for nth, whole in _whole(model, texts):
             n_texts = nth + 1
             n_empty += not whole
-            for first, row in _pieces(model, whole) if whole else ():
-                key = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+            for first, piece in _pieces(model, whole) if whole else ():
+                row = np.array(piece, dtype=np.int32)
+                key = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
                 n_twice += key in seen
                 if key not in seen:
                     seen.add(key)
@@ -76,10 +79,10 @@ class Corpus:
             raise TextError(f"all {n_texts} texts are empty; give at least one word")
         lengths = torch.tensor([len(row) for row in rows])
         starts = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        ids = torch.tensor([one for row in rows for one in row], dtype=torch.int32)
+        ids = torch.from_numpy(np.concatenate(rows))
         is_read = torch.ones(len(ids), dtype=torch.bool)
         if not reads_bos:
-            is_front = torch.tensor([text.is_special(model, row[0]) for row in rows])
+            is_front = torch.tensor([text.is_special(model, int(row[0])) for row in rows])
             is_read[starts[:-1][is_front]] = False
         places = torch.tensor(origin)
         notes = (*([f"{n_empty} empty texts were left out"] if n_empty else []), *bos_notes(model, rows, reads_bos))
@@ -145,13 +148,13 @@ def checked_dictionary(dictionary: Any) -> Dictionary:
     )
 
 
-def bos_notes(model: Model, rows: Sequence[Sequence[int]], reads_bos: bool) -> tuple[str, ...]:
+def bos_notes(model: Model, rows: Sequence[np.ndarray], reads_bos: bool) -> tuple[str, ...]:
     """What is unusual about the BOS tokens of some rows: too many, or too few."""
     bos, n = getattr(model.tokenizer, "bos_token_id", None), len(rows)
     if bos is None:
         return ()
-    doubled = sum(list(row[:2]) == [bos, bos] for row in rows)
-    bare = sum(row[0] != bos for row in rows)
+    doubled = sum(row[:2].tolist() == [bos, bos] for row in rows)
+    bare = sum(int(row[0]) != bos for row in rows)
     told = (
         [f"{doubled} of {n} rows begin with two BOS tokens: the texts hold one, and the tokenizer adds another"]
         if doubled
