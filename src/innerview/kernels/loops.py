@@ -13,16 +13,13 @@ WHOLE = 127
 STEPS = 254
 # Below this a row's scale would have no inverse.
 LEAST_SCALE = 2.0**-100
-# Columns that are looked at together, for so many rows in turn: what both hold of x and the weight lies near the processor.
+# Columns that are looked at together.
 STRETCH = 512
-BLOCK = 256
 # Candidates that tell whether a second look is worth it.
 FEW = 256
 # Places of what is known of each row, and of each column.
 SCALE, P, Q, LENGTH, SHARP = 0, 1, 2, 3, 4
 U, V, CUT, WIDTH, OFFSET, LONG, BIAS, FACTOR, SHIFT = 0, 1, 2, 3, 4, 5, 6, 7, 8
-# What is known of a column that may be among the k largest.
-OUT, OPEN, KEPT = 0, 1, 2
 
 
 def dot(x, i, weight, at):
@@ -167,234 +164,57 @@ def above(
     """Codes of a tile by a rule that looks at each feature alone; returns how many, and how many candidates there were.
 
     A column whose product may pass its cut, by the row's second numbers too where it has some (`again`, with the columns' `whole`), is
-    computed in float32, and in float64 where that lies within float32's own error. Features of each token come in order, tokens do not.
+    computed in float32, and in float64 where that lies within float32's own error. Features
+    of each token come in order, tokens do not.
     """
     bits = np.empty(STRETCH, np.uint32)
     most, flags = bits.view(np.float32), np.zeros(STRETCH, np.uint8)
-    at_rows, at_columns = np.empty(BLOCK * STRETCH, np.int32), np.empty(BLOCK * STRETCH, np.int32)
-    mosts, order = np.empty(BLOCK * STRETCH, np.float32), np.empty(BLOCK * STRETCH, np.int32)
-    starts = np.empty(STRETCH + 1, np.int32)
     n_rows, n_columns, found, candidates, looked, refused = rough.shape[0], rough.shape[1], 0, 0, 0, 0
-    for block in range(0, n_rows, BLOCK):
-        for start in range(0, n_columns, STRETCH):
-            n, count = min(STRETCH, n_columns - start), 0
-            since = first + start
-            near = slice(since, since + n)
-            u, v, cut = of_column[U, near], of_column[V, near], of_column[CUT, near]
-            flags[n:] = 0
-            for i in range(block, min(block + BLOCK, n_rows)):
-                part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
-                if is_bits:
-                    halves(part, half, scale, bits, most)
-                else:
-                    for j in range(n):
-                        most[j] = np.float32(part[j]) * scale
-                if massive_x.shape[1]:
-                    add_massive(massive_x[i], massive_w[:, since : since + n], most)
-                for j in range(n):
-                    # Not `>`: what is no number is looked at.
-                    flags[j] = np.uint8(not most[j] + p * u[j] + q * v[j] <= cut[j])
-                count = gather(flags, most, i, at_rows, at_columns, mosts, count)
-            by_column(at_columns, count, starts, order)
-            for c in range(count):
-                i, j = at_rows[order[c]], at_columns[order[c]]
-                at = since + j
-                if again.shape[1] and is_worth(looked, refused):
-                    looked += 1
-                    open_end = of_row[SHARP, i] * np.float64(u[j]) + of_row[Q, i] * np.float64(v[j])
-                    if sharpened(mosts[order[c]], again, whole, of_row, i, at) + open_end <= cut[j]:
-                        refused += 1
-                        continue
-                candidates += 1
-                bias, limit = of_column[BIAS, at], cuts[at]
-                pre = np.float64(dot(x, i, weight, at) + bias)
-                error = gamma * (of_row[LENGTH, i] * of_column[LONG, at] + abs(bias) + abs(limit))
-                if abs(pre - limit) <= error:
-                    pre = wide_dot(x, i, weight, at) + np.float64(bias)
-                value = np.float32(pre * of_column[FACTOR, at] + of_column[SHIFT, at])
-                if pre > limit and value > 0:
-                    tokens[found] = i
-                    features[found] = at
-                    values[found] = value
-                    found += 1
-    return found, candidates
-
-
-def push(heap, value):
-    """Replace the smallest number of a heap, which stands in front, by a larger one."""
-    place, size = 0, len(heap)
-    while 2 * place + 1 < size:
-        below = 2 * place + 1
-        if below + 1 < size and heap[below + 1] < heap[below]:
-            below += 1
-        if heap[below] >= value:
-            break
-        heap[place] = heap[below]
-        place = below
-    heap[place] = value
-
-
-def thin(listed, scored, error, floor):
-    """Keep of a list those that reach `floor` within their error; returns how many."""
-    count = 0
-    for c in range(len(listed)):
-        if not scored[c] + error < floor:
-            listed[count] = listed[c]
-            scored[count] = scored[c]
-            count += 1
-    return count
-
-
-def guess(rough, is_bits, of_row, of_column, massive_x, massive_w, rank, floors):
-    """Write of each row its rough product with a column of a sample, of the column of a rank: a guess at the k-th of all, which need not hold."""
-    bits = np.empty(rough.shape[1], np.uint32)
-    near = bits.view(np.float32)
-    for i in range(rough.shape[0]):
-        part, scale = rough[i], of_row[SCALE, i]
-        if is_bits:
-            halves(part, np.float32(0.0), scale, bits, near)
-        else:
-            for j in range(len(part)):
-                near[j] = np.float32(part[j]) * scale
-        if massive_x.shape[1]:
-            add_massive(massive_x[i], massive_w, near)
-        for j in range(len(part)):
-            near[j] = near[j] * of_column[WIDTH, j] + of_column[BIAS, j]
-            # What is no number, and what lies beyond the range of the bound, guesses nothing.
-            if not of_row[P, i] * of_column[U, j] < np.inf or not near[j] > -np.inf:
-                near[j] = -np.inf
-        floors[i] = np.partition(near, len(part) - rank)[len(part) - rank]
-
-
-def least_of(heap, floor):
-    """What a column must reach to be among the k largest: of the heap, of the guess, and behind the ReLU more than nothing."""
-    return max(heap[0], max(floor, np.float32(0.0)))
-
-
-def list_largest(
-    rough, is_bits, half, of_row, of_column, massive_x, massive_w, x, weight, again, whole, gamma, first, floors, heaps, errors, counts,
-    listed, scored, full,
-):  # fmt: skip
-    """Add to each row's list the columns of a tile that may be among its k largest; returns how many were computed in float32.
-
-    `heaps` holds the k largest of what pre-activations are at least, the smallest of them in front: no column that cannot reach it is
-    computed, and none that was computed and does not reach it is listed; nor what does not reach `floors`, guesses that hold where the
-    heap has reached them in the end. A list that is full is thinned by what is known by then; a row
-    whose list stays full is marked in `full`.
-    """
-    bits = np.empty(STRETCH, np.uint32)
-    most, flags = bits.view(np.float32), np.zeros(STRETCH, np.uint8)
-    at_rows, at_columns = np.empty(BLOCK * STRETCH, np.int32), np.empty(BLOCK * STRETCH, np.int32)
-    mosts, order = np.empty(BLOCK * STRETCH, np.float32), np.empty(BLOCK * STRETCH, np.int32)
+    at_rows, at_columns = np.empty(n_rows * STRETCH, np.int32), np.empty(n_rows * STRETCH, np.int32)
+    mosts, order = np.empty(n_rows * STRETCH, np.float32), np.empty(n_rows * STRETCH, np.int32)
     starts = np.empty(STRETCH + 1, np.int32)
-    n_rows, n_columns, capacity = rough.shape[0], rough.shape[1], listed.shape[1]
-    candidates, looked, refused = 0, 0, 0
-    for block in range(0, n_rows, BLOCK):
-        for start in range(0, n_columns, STRETCH):
-            n, count = min(STRETCH, n_columns - start), 0
-            since = first + start
-            near = slice(since, since + n)
-            u, v, widths, offsets = (
-                of_column[U, near],
-                of_column[V, near],
-                of_column[WIDTH, near],
-                of_column[OFFSET, near],
-            )
-            flags[n:] = 0
-            for i in range(block, min(block + BLOCK, n_rows)):
-                part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
-                floor = least_of(heaps[i], floors[i])
-                if is_bits:
-                    halves(part, half, scale, bits, most)
-                else:
-                    for j in range(n):
-                        most[j] = np.float32(part[j]) * scale
-                if massive_x.shape[1]:
-                    add_massive(massive_x[i], massive_w[:, since : since + n], most)
+    for start in range(0, n_columns, STRETCH):
+        n, count = min(STRETCH, n_columns - start), 0
+        since = first + start
+        near = slice(since, since + n)
+        u, v, cut = of_column[U, near], of_column[V, near], of_column[CUT, near]
+        flags[n:] = 0
+        for i in range(n_rows):
+            part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
+            if is_bits:
+                halves(part, half, scale, bits, most)
+            else:
                 for j in range(n):
-                    most[j] = (most[j] + p * u[j] + q * v[j]) * widths[j] + offsets[j]
-                for j in range(n):
-                    flags[j] = np.uint8(not most[j] < floor)
-                count = gather(flags, most, i, at_rows, at_columns, mosts, count)
-            by_column(at_columns, count, starts, order)
-            for c in range(count):
-                i, j, upper = at_rows[order[c]], at_columns[order[c]], np.float64(mosts[order[c]])
-                at, heap, floor = since + j, heaps[i], least_of(heaps[i], floors[i])
-                if full[i] or upper < floor:
+                    most[j] = np.float32(part[j]) * scale
+            if massive_x.shape[1]:
+                add_massive(massive_x[i], massive_w[:, since : since + n], most)
+            for j in range(n):
+                # Not `>`: what is no number is looked at.
+                flags[j] = np.uint8(not most[j] + p * u[j] + q * v[j] <= cut[j])
+            count = gather(flags, most, i, at_rows, at_columns, mosts, count)
+        by_column(at_columns, count, starts, order)
+        for c in range(count):
+            i, j = at_rows[order[c]], at_columns[order[c]]
+            at = since + j
+            if again.shape[1] and is_worth(looked, refused):
+                looked += 1
+                open_end = of_row[SHARP, i] * np.float64(u[j]) + of_row[Q, i] * np.float64(v[j])
+                if sharpened(mosts[order[c]], again, whole, of_row, i, at) + open_end <= cut[j]:
+                    refused += 1
                     continue
-                if again.shape[1] and is_worth(looked, refused):
-                    looked += 1
-                    # What the row's second numbers say, and how much less they leave open.
-                    gained = (np.float64(of_row[P, i]) - np.float64(of_row[SHARP, i])) * u[j]
-                    if upper + (sharpened(0.0, again, whole, of_row, i, at) - gained) * widths[j] < floor:
-                        refused += 1
-                        continue
-                candidates += 1
-                bias = of_column[BIAS, at]
-                pre = dot(x, i, weight, at) + bias
-                error = np.float32(gamma * (of_row[LENGTH, i] * of_column[LONG, at] + abs(bias)))
-                if pre + error < floor:
-                    continue
-                errors[i] = max(errors[i], error)
-                if counts[i] == capacity:
-                    counts[i] = thin(listed[i], scored[i], errors[i], floor)
-                    if counts[i] == capacity:
-                        full[i] = True
-                        continue
-                listed[i, counts[i]] = at
-                scored[i, counts[i]] = pre
-                counts[i] += 1
-                if pre - error > heap[0]:
-                    push(heap, pre - error)
-    return candidates
-
-
-def choose_largest(rows, k, counts, errors, listed, scored, x, weight, of_column, tokens, features, values):
-    """The k largest of each row's lists, in float64 where float32 cannot tell; of equals the lowest column wins. Returns how many codes.
-
-    Lists come in parts, [rows, places] each: one part looked at columns of its own, behind those of the part before.
-    """
-    found, room = 0, len(listed) * listed[0].shape[1]
-    columns, near = np.empty(room, np.int32), np.empty(room, np.float32)
-    exact = np.empty(room, np.float64)
-    verdict = np.empty(room, np.uint8)
-    for i in range(rows[0], rows[1]):
-        n, error = 0, np.float64(0.0)
-        for part in range(len(listed)):
-            error = max(error, np.float64(errors[part][i]))
-            for c in range(counts[part][i]):
-                columns[n] = listed[part][i, c]
-                near[n] = scored[part][i, c]
-                n += 1
-        kth = np.float64(np.partition(near[:n], n - k)[n - k]) if n > k else -np.inf
-        sure = 0
-        for c in range(n):
-            value = np.float64(near[c])
-            exact[c] = value
-            verdict[c] = OUT
-            if value > kth + 2 * error and value > error:
-                verdict[c] = KEPT
-                sure += 1
-            elif value >= kth - 2 * error and value >= -error:
-                verdict[c] = OPEN
-                exact[c] = wide_dot(x, i, weight, columns[c]) + np.float64(of_column[BIAS, columns[c]])
-        for _ in range(k - sure):
-            best = -1
-            for c in range(n):
-                # Strictly: of equals the first, which is the lowest column.
-                if verdict[c] == OPEN and (best < 0 or exact[c] > exact[best]):
-                    best = c
-            if best < 0:
-                break
-            verdict[best] = KEPT
-        for c in range(n):
-            value = np.float32(exact[c])
-            if verdict[c] == KEPT and value > 0:
+            candidates += 1
+            bias, limit = of_column[BIAS, at], cuts[at]
+            pre = np.float64(dot(x, i, weight, at) + bias)
+            error = gamma * (of_row[LENGTH, i] * of_column[LONG, at] + abs(bias) + abs(limit))
+            if abs(pre - limit) <= error:
+                pre = wide_dot(x, i, weight, at) + np.float64(bias)
+            value = np.float32(pre * of_column[FACTOR, at] + of_column[SHIFT, at])
+            if pre > limit and value > 0:
                 tokens[found] = i
-                features[found] = columns[c]
+                features[found] = at
                 values[found] = value
                 found += 1
-    return found
+    return found, candidates
 
 
 def by_token(tokens, features, values, starts, out_tokens, out_features, out_values):

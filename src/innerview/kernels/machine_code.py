@@ -6,36 +6,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-from innerview.kernels import loops
+from innerview.kernels import loops, selection
 
 # In the order in which they call one another.
-NAMES = (
-    "dot",
-    "whole_dot",
-    "wide_dot",
-    "round_whole",
-    "round_again",
-    "halves",
-    "add_massive",
-    "gather",
-    "by_column",
-    "is_worth",
-    "sharpened",
-    "above",
-    "push",
-    "thin",
-    "guess",
-    "least_of",
-    "list_largest",
-    "choose_largest",
-    "by_token",
-)
+NAMES = {
+    loops: (
+        "dot", "whole_dot", "wide_dot", "round_whole", "round_again", "halves", "add_massive", "gather", "by_column", "is_worth", "sharpened",
+        "above", "by_token",
+    ),
+    selection: ("push", "thin", "guess", "probably", "list_largest", "joined_floor", "compute", "kept", "decided", "choose_largest"),
+}  # fmt: skip
 
 
 @cache
@@ -53,10 +39,10 @@ _awake: list[bool] = []
 
 
 @cache
-def compiled() -> SimpleNamespace | ModuleType:
+def compiled() -> SimpleNamespace:
     """The loops by name, each compiled at its first call, and kept on disk for the next process."""
     if not has_numba():
-        return loops
+        return SimpleNamespace(**{name: getattr(home, name) for home, names in NAMES.items() for name in names})
     import numba
 
     _awake.append(True)
@@ -69,10 +55,10 @@ def compiled() -> SimpleNamespace | ModuleType:
     }
     compiled: Any = numba.njit
     made: dict[str, Any] = {}
-    for name in NAMES:
-        plain = getattr(loops, name)
+    for home, name in [(home, name) for home, names in NAMES.items() for name in names]:
+        plain = getattr(home, name)
         # The same function, but calling what is compiled already: numba compiles no call of plain Python.
-        near = FunctionType(plain.__code__, {**vars(loops), **made}, name, plain.__defaults__)
+        near = FunctionType(plain.__code__, {**vars(home), **made}, name, plain.__defaults__)
         near.__module__ = plain.__module__
         try:
             made[name] = compiled(**options)(near)

@@ -28,6 +28,8 @@ COLUMNS, CHOSEN = 512, 16
 # Share of the features that a guess at the k-th largest is made of, the fewest that are enough for one, and by how many standard deviations
 # it is lower than the feature of the same share of k: one row of a thousand is done again.
 SAMPLE, SAMPLE_LEAST, SAMPLE_LOWER = 16, 256, 3.0
+# How many times the usual miss of a rough product a guess at the k-th allows for.
+GUESS = 4.0
 # A coordinate this many times as large in square as the middle one is kept in float32, and so many of them at most.
 MASSIVE, MASSIVE_MOST = 64.0, 8
 # Places of the lists of rows that are computed whole.
@@ -141,7 +143,7 @@ class Screen:
         rows = Rows.of(block, massive, self.kind, self.encoder.d)
         self.counted.whole_rows += int((~rows.fits).sum())
         if isinstance(self.encoder.rule, Largest) and self.encoder.rule.k < self.encoder.n_features:
-            return self._largest(rows, self.encoder.rule.k, 16 * self.encoder.rule.k + 1024, self._floors(rows))
+            return self._largest(rows, self.encoder.rule.k, self._floors(rows))
         return self._above(rows)
 
     @property
@@ -228,65 +230,68 @@ class Screen:
         shared(look, n, CHOSEN)
         return floors
 
-    def _largest(self, rows: "Rows", k: int, room: int, floors: np.ndarray) -> Sparse:
-        """The k largest of each row, whose lists of what may be among them have `room`; what is below `floors` is left out at first."""
+    def _largest(self, rows: "Rows", k: int, floors: np.ndarray, trial: int = 0) -> Sparse:
+        """The k largest of each row; what is below `floors` is left out at first. A row whose guesses were wrong is tried again with safer ones."""
         n, m = len(rows.numbers), self.encoder.n_features
-        lists = shared(lambda span: self._listed(rows, k, min(m, room), floors, span), m, COLUMNS)
-        self.counted.candidates += sum(one.candidates for one in lists)
-        # A guess that the k-th does not reach was one too many.
-        kth = np.partition(np.concatenate([one.heaps for one in lists], axis=1), -k, axis=1)[:, -k]
-        full = np.logical_or.reduce([one.full for one in lists]) | ((floors > 0) & ~(kth >= floors))
-        for one in lists:
-            one.counts[full] = 0
-        listed = [tuple(getattr(one, name) for one in lists) for name in ("counts", "errors", "listed", "scored")]
+        # A rough product misses its bound by some root of d, if its leftovers point anywhere; by twice the bound never.
+        margin = (min(GUESS / self.encoder.d**0.5, 2.0), 2.0, np.inf)[trial]
+        room = min(m, 16 * k + 1024) if trial == 0 else m
+        lists = shared(lambda span: self._listed(rows, k, room, floors, np.float32(margin), span), m, COLUMNS)
+        full = np.logical_or.reduce([one.full for one in lists])
+        known, more = self._known_of(rows)
+        listed = [tuple(getattr(one, name) for one in lists) for name in ("floors", "counts", "listed", "mosts")]
+        half = np.float32(bounds.half(self.kind))
 
-        def choose(span: np.ndarray) -> tuple[np.ndarray, ...]:
+        def choose(span: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
             size = int(span[1] - span[0]) * k
             tokens, features, values = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.float32)
-            given = (rows.x, self.weight.numpy(), self.known[0], tokens, features, values)
-            found = compiled().choose_largest(span, k, *listed, *given)
-            return tokens[:found], features[:found], values[:found]
+            given = (*listed, full, *known, *more[2:], tokens, features, values)
+            found, candidates = compiled().choose_largest(span, k, np.float32(margin), half, *given)
+            return tokens[:found], features[:found], values[:found], candidates
 
-        found = self._narrowed(*(np.concatenate(one) for one in zip(*shared(choose, n, CHOSEN), strict=True)))
+        *codes, candidates = zip(*shared(choose, n, CHOSEN), strict=True)
+        self.counted.candidates += sum(candidates)
+        found = self._narrowed(*(np.concatenate(one) for one in codes))
         if not full.any():
             return found
-        # These rows again, a few at a time, with no guess, and with room for all: too many lie too near to the k-th, or the guess was wrong.
+        # These rows again, a few at a time: too many lie too near to the k-th, or a guess was wrong.
         self.counted.whole_rows += int(full.sum())
         parts = [(torch.arange(n), found)]
         for again in torch.from_numpy(full.nonzero()[0]).split(max(1, WHOLE_ROWS // m)):
             few = Rows.of(rows.block[again], rows.massive, self.kind, self.encoder.d)
-            parts.append((again, self._largest(few, k, m, np.full(len(again), -np.inf, np.float32))))
+            parts.append((again, self._largest(few, k, np.full(len(again), -np.inf, np.float32), min(trial + 1, 2))))
         return _merged(parts)
 
-    def _listed(self, rows: "Rows", k: int, room: int, floors: np.ndarray, span: np.ndarray) -> "Lists":
+    def _listed(
+        self, rows: "Rows", k: int, room: int, floors: np.ndarray, margin: np.float32, span: np.ndarray
+    ) -> "Lists":
         """Which features of a span may be among the k largest of each row."""
-        n, (known, more) = len(rows.numbers), self._known_of(rows)
-        made = Lists.empty(n, k, room)
+        (known, more), made = self._known_of(rows), Lists.empty(floors, k, room)
         kind = (self.kind == "bfloat16", np.float32(bounds.half(self.kind)))
         for rough, first in self._tiles(rows, span):
-            given = (made.heaps, made.errors, made.counts, made.listed, made.scored, made.full)
-            made.candidates += compiled().list_largest(rough, *kind, *known, *more, first, floors, *given)
+            given = (made.floors, made.heaps, made.counts, made.listed, made.mosts, made.full)
+            compiled().list_largest(rough, *kind, *known, *more[:2], self.gamma, margin, first, *given)
         return made
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Lists:
-    """What may be among the k largest of each row: lists, how long they are, and whether one is full; see `loops.list_largest`."""
+    """What may be among the k largest of each row: lists, how long they are, and whether one is full; see `selection.list_largest`."""
 
+    floors: np.ndarray
     heaps: np.ndarray
-    errors: np.ndarray
     counts: np.ndarray
     listed: np.ndarray
-    scored: np.ndarray
+    mosts: np.ndarray
     full: np.ndarray
-    candidates: int = 0
 
     @classmethod
-    def empty(cls, n: int, k: int, room: int) -> "Lists":
-        """Lists of n rows."""
-        heaps, counts = np.full((n, k), -np.inf, np.float32), np.zeros(n, np.int64)
-        listed, scored = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
-        return cls(heaps, np.zeros(n, np.float32), counts, listed, scored, np.zeros(n, np.bool_))
+    def empty(cls, floors: np.ndarray, k: int, room: int) -> "Lists":
+        """Lists of as many rows as there are floors."""
+        n = len(floors)
+        listed, mosts = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
+        heaps = np.full((n, k), -np.inf, np.float32)
+        return cls(floors.copy(), heaps, np.zeros(n, np.int64), listed, mosts, np.zeros(n, np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
