@@ -6,6 +6,7 @@ Writes docs/images/<widget>_<light|dark>_<narrow|wide>.png. Look at them before 
 """
 
 import argparse
+import functools
 import random
 import tempfile
 from collections.abc import Callable
@@ -83,6 +84,7 @@ def panel(model: iv.Model) -> Any:
     return made
 
 
+@functools.cache
 def board_of(model: iv.Model) -> tuple[Any, int]:
     """A dashboard over sentences of the pocket world, and a feature that fires neither seldom nor often."""
     sae = iv.load_dictionary("pocket", site="blocks.4.resid")

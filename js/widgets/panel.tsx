@@ -186,7 +186,7 @@ function Edits({ model, one, isLive, ask }: EditsProps) {
         data-lm-suppress-shortcuts="true"
         onClick={() => void ask("switch", { ...at, on: !one.on })}
       >
-        <span aria-hidden="true">{one.on && isLive ? "●" : "○"}</span> {name}
+        <span aria-hidden="true">{one.on ? "●" : "○"}</span> {name}
       </button>
       <div class="iv-panel-strengths">
         {one.edits.map((edit, i) =>
