@@ -214,6 +214,8 @@ def test_labels_are_attached_shown_and_searched(built: tuple) -> None:
     assert dash.labels == {} and named[7].label.text == "Mondays" and named[9].label.score == 0.75
     near = dash[7].nearest[0].index
     assert dash.with_labels({near: "beside"})[7].nearest[0].text == "beside"
+    half = dash.with_labels({3: "half \ud800"})
+    assert half.frame()["label"].dtype == object and half.frame()["label"][3] == "half \ud800"
     frame = named.frame()
     assert frame["label"][7] == "Mondays" and frame["label_score"][9] == 0.75 and np.isnan(frame["label_score"][7])
     found = named.search("monday")

@@ -101,6 +101,8 @@ def test_parquet_holds_a_row_a_feature(kept: tuple, tmp_path: Path) -> None:
     dash, _ = kept
     table = parquet.read_table(dash.save(tmp_path) / "features.parquet").to_pandas()
     assert len(table) == made.N and table["label"][7] == "Montage </script>"
+    again = parquet.read_table(dash.with_labels({3: "half \ud800"}).save(tmp_path) / "features.parquet").to_pandas()
+    assert again["label"][3] == "half \\ud800"
     assert list(table["examples"][7][0]["tokens"]) == list(dash[7].stretches[0].examples[0].words)
 
 

@@ -137,7 +137,9 @@ class Dashboard(ShowsItself):
         """
         index = pd.RangeIndex(len(self), name="feature")
         found = pd.DataFrame(index=index) if self.statistics is None else self.statistics.frame()
-        found.insert(0, "label", [self.labels[i].text if i in self.labels else "" for i in index])
+        # As they are: pandas' own texts refuse half a character.
+        labels = [self.labels[i].text if i in self.labels else "" for i in index]
+        found.insert(0, "label", pd.Series(labels, index=index, dtype=object))
         scores = [self.labels[i].score if i in self.labels else None for i in index]
         found.insert(1, "label_score", np.array([np.nan if one is None else one for one in scores], dtype=np.float64))
         if words and self.statistics is not None and self.statistics.profile is not None:

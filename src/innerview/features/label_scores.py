@@ -76,14 +76,16 @@ class LabelScores:
     def frame(self) -> pd.DataFrame:
         """One row a feature: its label, and for each test the score, another feature's label's, and passages judged."""
         rows: dict[int, dict[str, object]] = {}
+        texts: dict[int, str] = {}
         for one in self.scores:
-            row = rows.setdefault(one.feature, {"label": one.text})
+            row = rows.setdefault(one.feature, {})
+            texts[one.feature] = one.text
             row[one.test], row[f"{one.test}_shuffled"] = _number(one.score), _number(one.shuffled)
             row[f"{one.test}_n"] = one.n
         columns = [f"{test}{end}" for test in self.tests for end in ("", "_shuffled", "_n")]
-        made = pd.DataFrame(
-            list(rows.values()), index=pd.Index(list(rows), name="feature"), columns=["label", *columns]
-        )
+        made = pd.DataFrame(list(rows.values()), index=pd.Index(list(rows), name="feature"), columns=columns)
+        # As they are: pandas' own texts refuse half a character.
+        made.insert(0, "label", pd.Series(texts, dtype=object))
         return made
 
     def summary(self) -> pd.DataFrame:

@@ -51,13 +51,15 @@ class Labels:
         """One row a feature: its label, score and source; empty where it has none."""
         by_number = {one.feature: one for one in self.labels}
         found = [by_number.get(feature) for feature in self.asked_for]
+        index = pd.Index(self.asked_for, name="feature", dtype="int64")
         return pd.DataFrame(
             {
-                "label": ["" if one is None else one.text for one in found],
+                # As it is: pandas' own texts refuse half a character.
+                "label": pd.Series(["" if one is None else one.text for one in found], index=index, dtype=object),
                 "score": np.array([np.nan if one is None or one.score is None else one.score for one in found], dtype=float),
                 "source": ["" if one is None else one.source for one in found],
             },
-            index=pd.Index(self.asked_for, name="feature"),
+            index=index,
         )  # fmt: skip
 
     def __repr__(self) -> str:

@@ -143,7 +143,10 @@ def write_table(statistics: FeatureStatistics, table: pd.DataFrame, spell: Calla
         from pyarrow import parquet  # pyright: ignore[reportMissingImports]
     except ImportError:
         return False
-    columns: dict[str, Any] = {"feature": table.index.to_numpy()} | {name: table[name].to_numpy() for name in table}
+    columns: dict[str, Any] = {"feature": table.index.to_numpy()} | {
+        str(name): table[name].to_numpy() for name in table
+    }
+    columns |= {name: [whole_text(one) for one in told] for name, told in columns.items() if told.dtype == object}
     features = range(len(table))
     columns["quantiles"] = [list(statistics.quantiles(i).values()) for i in features]
     columns["examples"] = [_examples(statistics, i, spell) for i in features]

@@ -87,7 +87,9 @@ def promoting(
 
 def found_frame(rows: list[tuple[int, str, str, float]], k: int) -> pd.DataFrame:
     """The best finds, one row a feature and reason: labels first, then what fires, then what promotes."""
-    frame = pd.DataFrame(rows, columns=["feature", "because", "word", "score"])
+    # As they are: pandas' own texts refuse half a character.
+    frame = pd.DataFrame(rows, columns=["feature", "because", "word", "score"], dtype=object)
+    frame = frame.astype({"feature": "int64", "score": "float64"})
     order = {"label": 0, "fires on": 1, "promotes": 2}
     frame["rank"] = [order[one] for one in frame["because"]]
     frame = frame.sort_values(["rank", "score"], ascending=[True, False], kind="stable")

@@ -182,7 +182,7 @@ def _ordered(frame: pd.DataFrame) -> list[str]:
 def _texts(frame: pd.DataFrame, name: str) -> list[str]:
     if name not in frame:
         return [""] * len(frame)
-    return [wire.sendable(said) for said in frame[name].fillna("").astype(str)]
+    return ["" if pd.isna(said) else wire.sendable(str(said)) for said in frame[name].tolist()]
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> np.ndarray:
