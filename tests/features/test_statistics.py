@@ -72,6 +72,7 @@ def test_quantiles_are_exact_for_few_activations_and_within_a_bin_for_many(read:
                 assert value == pytest.approx(wanted, rel=1e-4)
             else:
                 assert below / BIN * 0.999 <= value <= above * BIN * 1.001
+        assert found.frame()["median"][feature] == pytest.approx(told[0.5], rel=1e-5)
     assert few > 1 and many > 1
 
 

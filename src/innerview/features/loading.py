@@ -63,6 +63,9 @@ def _load(folder: Folder) -> Contents:
         name: read.kept(name, before) if kind is Kept else read.group(name, kind, names, counted)
         for name, (kind, names) in GROUPS.items()
     }
+    held = (groups["sample"].places >= 0).sum(dim=1)
+    if not torch.equal(held, spread.count.clamp(max=groups["sample"].k)):
+        raise FeatureError(f"{TENSORS}: 'sample.places' is of other numbers of activations than 'spread.count' says")
     statistics = FeatureStatistics(
         said.text("model"), said.text("dictionary"), said.text("site"), spread, bos=said.flag("bos"),
         n_texts=said.whole("n_texts", least=0), n_twice=said.whole("n_twice", least=0), is_whole=said.flag("is_whole"), texts_told=_told(said), **groups,
