@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -67,6 +68,8 @@ class Piece:
 def parts(call: Call, batch_size: int | None, *, is_sorted: bool, first: int = 0) -> list[list[int]]:
     """Rows of each chunk. Rows of like length go together, the longest first, so that a batch too large fails at once.
 
+    A network that takes no mask is given rows of one length.
+
     Args:
         call: What is run.
         batch_size: Rows of a chunk.
@@ -77,8 +80,12 @@ def parts(call: Call, batch_size: int | None, *, is_sorted: bool, first: int = 0
     """
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise CaptureError(f"batch_size is a number of rows from 1, not {batch_size!r}")
-    count = call.count
-    if batch_size is None and (call.tokens is None or call.has_cache or call.tokens.ids.numel() <= CHUNK_TOKENS):
+    count, is_even = call.count, _must_be_even(call)
+    if (
+        batch_size is None
+        and not is_even
+        and (call.tokens is None or call.has_cache or call.tokens.ids.numel() <= CHUNK_TOKENS)
+    ):
         return [list(range(first, count or 0))] if first < (count or 0) or not first else []
     if count is None:
         raise CaptureError("batch_size= takes rows apart, and no tensor of these inputs has rows; drop it")
@@ -87,8 +94,18 @@ def parts(call: Call, batch_size: int | None, *, is_sorted: bool, first: int = 0
     if is_sorted and lengths is not None:
         order.sort(key=lambda row: -lengths[row])
     if batch_size is not None:
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return list(_by_tokens(order, call))
+        made = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    else:
+        made = list(_by_tokens(order, call))
+    if not is_even or lengths is None:
+        return made
+    return [list(rows) for chunk in made for _, rows in groupby(chunk, key=lengths.__getitem__)]
+
+
+def _must_be_even(call: Call) -> bool:
+    """Whether rows of several lengths go to a network that takes no mask: it would read pads as text."""
+    is_told = call.tokens is None or not call.is_encoded or "attention_mask" in call.kwargs
+    return not is_told and call.tokens is not None and not bool(call.tokens.mask.all())
 
 
 def _by_tokens(order: list[int], call: Call) -> Iterator[list[int]]:

@@ -232,3 +232,30 @@ def test_progress_is_shown_only_when_it_is_asked_for_or_takes_long(
     assert "row/s" in capsys.readouterr().err
     iv.capture(model, rows, "blocks.0.resid", batch_size=1, progress=False)
     assert capsys.readouterr().err == ""
+
+
+class TwoWays(torch.nn.Module):
+    """A network of torch's own layers that looks both ways and takes no mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = torch.nn.Embedding(99, 32)
+        self.layers = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.layers(self.embed(input_ids))
+
+
+@pytest.mark.parametrize("batch_size", [None, 2, 3])
+def test_a_network_that_takes_no_mask_never_reads_a_pad(batch_size: int | None) -> None:
+    model, site = iv.open_model(TwoWays().eval()), "module:layers.layers.1"
+    given = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14], [15, 16], [17, 18, 19]]
+    found = iv.capture(model, given, site, batch_size=batch_size)
+    assert found.mask.sum(dim=1).tolist() == [4, 2, 4, 2, 3]
+    for nth, row in enumerate(given):
+        alone = iv.capture(model, [row], site)[site][0]
+        torch.testing.assert_close(found[site][nth, : len(row)], alone)
+    pieces: list[iv.Activations] = []
+    iv.capture(model, given, site, batch_size=batch_size, to=pieces)
+    assert sum(len(piece.tokens) for piece in pieces) == 5
