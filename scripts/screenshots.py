@@ -74,16 +74,6 @@ def training_monitor(model: iv.Model) -> Any:
     return monitor
 
 
-def panel(model: iv.Model) -> Any:
-    good, bad = ["The film was lovely", "I love this trip"], ["The film was awful", "I hate this trip"]
-    mood = iv.contrast(model, good, bad, site="blocks.3.resid", name="good mood")
-    iv.attach(model, [iv.Add(mood, 2.0)], name="good mood")
-    iv.attach(model, [iv.ProjectOut(mood)], name="no mood").enabled = False
-    made = iv.panel()
-    iv.detach(model)
-    return made
-
-
 @functools.cache
 def board_of(model: iv.Model) -> tuple[Any, int]:
     """A dashboard over sentences of the pocket world, and a feature that fires neither seldom nor often."""
@@ -92,6 +82,18 @@ def board_of(model: iv.Model) -> tuple[Any, int]:
     feature = int(board.search(" Monday")["feature"].iloc[0])
     named = iv.label_features(board, iv.KnownLabels(), features=[feature])
     return board.with_labels(named), feature
+
+
+def panel(model: iv.Model) -> Any:
+    good, bad = ["The film was lovely", "I love this trip"], ["The film was awful", "I hate this trip"]
+    mood = iv.contrast(model, good, bad, site="blocks.3.resid", name="good mood")
+    iv.attach(model, [iv.Add(mood, 2.0)], name="good mood")
+    iv.attach(model, [iv.ProjectOut(mood)], name="no mood").enabled = False
+    # What is listed besides edits; the cache holds it.
+    board_of(model)
+    made = iv.panel()
+    iv.detach(model)
+    return made
 
 
 def feature_page(model: iv.Model) -> Any:

@@ -184,6 +184,18 @@ def nothing_is_called_live(page: Page) -> None:
     assert widget(page, "patch").locator("[data-at]").count() > 0
 
 
+def test_a_connection_that_breaks_silences_the_widgets_and_one_that_is_back_revives_them(page: Page) -> None:
+    page.evaluate(f"{KERNEL}._ws.close(4000)")
+    for name in CELLS:
+        expect(widget(page, name).locator(".iv-foot")).not_to_contain_text(SILENT, timeout=30_000)
+    page.evaluate(f"{KERNEL}._updateConnectionStatus('disconnected')")
+    nothing_is_called_live(page)
+    page.evaluate(f"{KERNEL}._updateConnectionStatus('connected')")
+    for name in CELLS:
+        expect(widget(page, name).locator(".iv-foot")).not_to_contain_text(SILENT, timeout=30_000)
+    expect(widget(page, "panel").locator("h3")).to_have_text("Open in this kernel", timeout=30_000)
+
+
 def test_a_notebook_that_is_opened_again_shows_its_saved_widgets_and_calls_none_live(
     page: Page, browser: Browser, lab: Any, screens: Path
 ) -> None:
