@@ -186,7 +186,8 @@ class FeatureSheet(Widget):
             capture(self._model, given_to(self._model, [row]), dictionary.site, hermetic=True)
             for row in rows[:WORTH_ROWS]
         )
-        return float(np.median([dictionary.measured(acts).worth() for acts in read]))
+        found = [worth for acts in read if (worth := dictionary.measured(acts).worth()) is not None]
+        return float(np.median(found)) if found else None
 
     def _wired(self, view: FeatureView | None) -> dict[str, Any] | None:
         if view is None:
