@@ -138,7 +138,7 @@ def _chosen(dashboard: Dashboard, features: Sequence[int] | None) -> tuple[int, 
             f"features come from iv.dashboard(dictionary, model, texts), not from {type(dashboard).__name__}"
         )
     if features is not None:
-        listed = features if isinstance(features, Iterable) and not isinstance(features, str) else (features,)
+        listed: list[Any] = [*features] if isinstance(features, Iterable) else [features]
         return tuple(dict.fromkeys(checked_feature(one, len(dashboard)) for one in listed))
     if dashboard.statistics is None:
         return tuple(range(len(dashboard)))
