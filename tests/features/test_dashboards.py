@@ -294,3 +294,22 @@ def test_words_of_an_offloaded_network_are_the_same() -> None:
     told = iv.dashboard(own, model)[7].promoted
     assert [word.id for word in told] == [word.id for word in wanted]
     np.testing.assert_allclose([word.logit for word in told], [word.logit for word in wanted], rtol=1e-4)
+
+
+def test_a_dictionary_whose_weights_are_not_finite_is_told_and_never_shown_as_numbers(tmp_path: Path) -> None:
+    model, rows = made.opened(), made.corpus()[:6]
+    own = made.dictionary()
+    own.weights.decoder[3] = torch.nan
+    dash = iv.dashboard(own, model, rows)
+    for one in (dash, dash.with_words(), iv.load_dashboard(dash.save(tmp_path))):
+        assert one[3].promoted == one[3].suppressed == one[3].nearest == ()
+        assert len(one[5].promoted) == 10 and 3 not in [near.index for near in one[5].nearest]
+        assert all(np.isfinite(near.value) for near in one[5].nearest)
+    plain = made.dictionary()
+    weights = iv.Weights(
+        plain.weights.encoder * torch.nan, torch.zeros(made.N), plain.weights.decoder, torch.zeros(WIDTH)
+    )
+    wrong = iv.Dictionary(weights, iv.ReLU(), plain.manifest)
+    for call in (lambda: iv.dashboard(wrong, model, rows), lambda: iv.feature_on_text(model, wrong, 0, rows[0])):
+        with pytest.raises(iv.FeatureError, match="feature 0 is NaN or infinite where the activations are not"):
+            call()

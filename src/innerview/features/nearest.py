@@ -11,10 +11,10 @@ BLOCK = 1 << 14
 
 @torch.no_grad()
 def nearest(decoder: Float[Tensor, "n_features d"], feature: int, k: int) -> tuple[Partner, ...]:
-    """The `k` features with the largest cosine to one; a row of zeros has none, and is nobody's."""
+    """The `k` features with the largest cosine to one; a row of zeros, or with NaN, has none, and is nobody's."""
     row = decoder[feature].float()
     length = row.norm()
-    if not length or k < 1:
+    if not bool(length > 0) or not bool(torch.isfinite(length)) or k < 1:
         return ()
     return similar(decoder, row, k, without=feature)
 
@@ -48,5 +48,7 @@ def all_cosines(decoder: Float[Tensor, "n_features d"], vector: Float[Tensor, "d
     for block in decoder.detach().split(BLOCK):
         rows = block.float()
         length = rows.norm(dim=1)
-        parts.append((rows @ unit / length.clamp(min=1e-30)).masked_fill(length == 0, -torch.inf))
+        parts.append(
+            (rows @ unit / length.clamp(min=1e-30)).masked_fill(~((length > 0) & torch.isfinite(length)), -torch.inf)
+        )
     return torch.cat(parts)

@@ -62,6 +62,10 @@ def feature_on_text(model: Model, dictionary: Dictionary, feature: int, prompt: 
     acts = capture(model, given_to(model, rows), own.site, hermetic=True)
     with torch.no_grad():
         values = own.encode_features(acts, [number])[0, :, 0].float().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise FeatureError(
+            f"feature {number} is NaN or infinite where the activations are not: the dictionary's own weights are, or overflow; load it in float32"
+        )
     is_read = np.ones(len(ids), dtype=bool)
     is_read[0] = reads_bos(own) or not text.is_special(model, ids[0])
     return OnText(

@@ -117,6 +117,12 @@ class Pass:
         place, counts = place.to(device).view(-1), counts.to(device).view(-1)
         kept = counts[codes.tokens]
         tokens, features, values = codes.tokens[kept], codes.features[kept], codes.values[kept]
+        if not bool(torch.isfinite(values).all()):
+            wrong = int(features[~torch.isfinite(values)][0])
+            raise FeatureError(
+                f"feature {wrong} is NaN or infinite where the activations are not: the dictionary's own weights are, or overflow; load it in "
+                "float32, or leave such features out"
+            )
         numbers = rows.to(device)[tokens // width]
         seen = Seen.sorted(features, place[tokens], numbers, values, codes.n_features, int(counts.sum()))
         # Counted whole or not at all: what an interrupt leaves is gone on with.

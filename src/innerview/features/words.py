@@ -111,8 +111,8 @@ def words_of(
         k: How many of each.
         spell: Gives the text of a token.
     """
-    if not bool(row.any()):
-        # What writes nothing promotes nothing.
+    if not bool(row.any()) or not bool(torch.isfinite(row).all()):
+        # What writes nothing promotes nothing, and of NaN nothing can be told.
         return (), ()
     logits = readout.logits(row[None])[0].cpu()
     most = min(k, len(logits))

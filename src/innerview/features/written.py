@@ -20,7 +20,7 @@ class Written:
     """Words and neighbours of every feature; tensors without columns where they were not gathered.
 
     Attributes:
-        promoted_ids: Tokens that each feature raises most, −1 where its row is zero, int32, shape [n_features, k].
+        promoted_ids: Tokens that each feature raises most, −1 where its row is zero or not finite, int32, shape [n_features, k].
         promoted: What it adds to their logits, float32, likewise.
         suppressed_ids: Tokens that it lowers most, likewise.
         suppressed: What it adds to their logits.
@@ -47,7 +47,7 @@ class Written:
             progress: Show how far it is; after two seconds when None.
         """
         decoder, n = dictionary.weights.decoder.detach().float(), dictionary.n_features
-        unit = decoder / decoder.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        unit = (decoder / decoder.norm(dim=1, keepdim=True).clamp(min=1e-30)).nan_to_num(0.0, 0.0, 0.0)
         vocab = readout.matrix.shape[1] if isinstance(readout, Readout) else 1
         size = max(1, BLOCK // max(vocab, n))
         parts: list[tuple[torch.Tensor, ...]] = []
@@ -66,9 +66,10 @@ def _words(readout: Readout | str, rows: torch.Tensor, k: int) -> tuple[torch.Te
     logits = readout.logits(rows)
     best = logits.topk(min(k, logits.shape[1]), dim=1)
     worst = logits.topk(min(k, logits.shape[1]), dim=1, largest=False)
-    writes = rows.any(dim=1, keepdim=True)
-    ids = (torch.where(writes, one.indices, -1).int() for one in (best, worst))
-    return next(ids), best.values, next(ids), worst.values
+    writes = rows.any(dim=1, keepdim=True) & torch.isfinite(rows).all(dim=1, keepdim=True)
+    ids = [torch.where(writes, one.indices, -1).int() for one in (best, worst)]
+    values = [torch.where(writes, one.values, 0.0) for one in (best, worst)]
+    return ids[0], values[0], ids[1], values[1]
 
 
 def _near(unit: torch.Tensor, rows: slice, k: int) -> tuple[torch.Tensor, torch.Tensor]:
