@@ -38,6 +38,7 @@ export function EditRow({ edit, direction, limit, step, fixed, isSaved, onChange
         </button>
         {edit.op === "add" ? (
           <input
+            data-lm-suppress-shortcuts="true"
             class="iv-slider"
             type="range"
             min={-limit}
@@ -127,6 +128,7 @@ function How({ edit, direction, onChange, onDrop }: Pick<Props, "edit" | "direct
 function Pick<T extends string>(props: { label: string; value: T; options: Record<T, string>; onPick(value: T): void }) {
   return (
     <select
+      data-lm-suppress-shortcuts="true"
       class="iv-field"
       aria-label={props.label}
       value={props.value}

@@ -158,7 +158,7 @@ function Cells({ row, names, hasLabels, isSelected, onToggle, onLike }: CellsPro
   return (
     <>
       <span role="gridcell">
-        <input type="checkbox" tabIndex={-1} checked={isSelected} aria-label={`select feature ${row.feature}`} onChange={() => onToggle(row.feature)} />
+        <input data-lm-suppress-shortcuts="true" type="checkbox" tabIndex={-1} checked={isSelected} aria-label={`select feature ${row.feature}`} onChange={() => onToggle(row.feature)} />
       </span>
       <span role="gridcell" class="iv-row-number">
         {row.feature.toLocaleString("en-US")}

@@ -269,7 +269,7 @@ function LayerChoice(props: { about: About; value: number; many: boolean; onPick
   return (
     <label>
       layer{" "}
-      <select class="iv-field" value={String(props.value)} onChange={(event) => props.onPick(Number(event.currentTarget.value))}>
+      <select data-lm-suppress-shortcuts="true" class="iv-field" value={String(props.value)} onChange={(event) => props.onPick(Number(event.currentTarget.value))}>
         {!props.many && <option value="-1">all</option>}
         {props.about.layers.map((site, i) => (
           <option key={site} value={String(i)}>

@@ -187,6 +187,7 @@ function Filters({ about, query, disabled, onChange }: FilterProps) {
         <span class="iv-filter">
           like{" "}
           <select
+            data-lm-suppress-shortcuts="true"
             class="iv-field"
             aria-label="compare features with"
             disabled={disabled}

@@ -91,7 +91,7 @@ function FeatureMap({ sync, theme, bus, ended }: Scene) {
           {about.names.length > 0 && (
             <label>
               colour by{" "}
-              <select class="iv-field iv-map-colour" value={colour.value} onChange={(event) => sync.put("colour", event.currentTarget.value)}>
+              <select data-lm-suppress-shortcuts="true" class="iv-field iv-map-colour" value={colour.value} onChange={(event) => sync.put("colour", event.currentTarget.value)}>
                 {about.names.map((name) => {
                   const isHere = !page || name in columns.value;
                   return (

@@ -226,6 +226,7 @@ function Strength(props: { label: string; slider: Slider; isLive: boolean; onMov
   return (
     <label class="iv-panel-strength" title={props.label}>
       <input
+        data-lm-suppress-shortcuts="true"
         type="range"
         min={slider.low}
         max={slider.high}

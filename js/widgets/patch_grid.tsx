@@ -181,7 +181,7 @@ function PairChoice({ wire, pair, onPick }: { wire: GridWire; pair: number; onPi
   return (
     <label>
       pair{" "}
-      <select class="iv-field iv-patch-pair" value={String(pair)} onChange={(event) => onPick(Number(event.currentTarget.value))}>
+      <select data-lm-suppress-shortcuts="true" class="iv-field iv-patch-pair" value={String(pair)} onChange={(event) => onPick(Number(event.currentTarget.value))}>
         <option value="-1">mean of all {wire.n_pairs}</option>
         {wire.prompts.map(([clean], i) => (
           <option key={i} value={String(i)}>

@@ -155,6 +155,7 @@ function Steer({ sync, theme, bus, ended, root }: Scene) {
           <label>
             shade by{" "}
             <select
+              data-lm-suppress-shortcuts="true"
               class="iv-field"
               value={String(direction)}
               onChange={(event) => sync.put("shade", Number(event.currentTarget.value))}
@@ -348,6 +349,7 @@ function AddEdit({ setup, onAdd }: { setup: Setup; onAdd(direction: number): voi
     <label>
       add an edit{" "}
       <select
+        data-lm-suppress-shortcuts="true"
         class="iv-field"
         value=""
         onChange={(event) => {

@@ -74,7 +74,7 @@ function TrainingMonitor({ sync }: Scene) {
           {about.specs.length > 1 && (
             <label>
               dictionary{" "}
-              <select class="iv-field" value={String(chosen)} onChange={(event) => sync.put("which", Number(event.currentTarget.value))}>
+              <select data-lm-suppress-shortcuts="true" class="iv-field" value={String(chosen)} onChange={(event) => sync.put("which", Number(event.currentTarget.value))}>
                 {about.specs.map((spec, i) => (
                   <option key={i} value={String(i)}>
                     {`${i}: ${readable(spec.label)}, seed ${spec.seed}`}

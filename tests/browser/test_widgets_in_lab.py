@@ -141,6 +141,27 @@ def test_the_panel_switches_and_slides_the_edit_and_sees_what_python_does(page: 
     assert told(page, "[one.name for one in iv.attached(model)]") == []
 
 
+def test_keys_pressed_on_a_control_are_its_own_and_no_command_of_the_notebook(page: Page) -> None:
+    in_kernel(page, "handle = iv.attach(model, [iv.Add(mood, 1.0)], name='good mood')")
+    panel, shown = widget(page, "panel"), widget(page, "attention")
+    slider = panel.locator("input[type=range]")
+    expect(slider).to_be_visible(timeout=10_000)
+    page.evaluate("window.jupyterapp.commands.execute('notebook:enter-command-mode')")
+    cells = page.locator(".jp-CodeCell").count()
+    for control in (
+        slider,
+        panel.get_by_role("switch"),
+        shown.get_by_role("combobox"),
+        shown.locator("[data-at][tabindex='0']"),
+    ):
+        control.focus()
+        for key in ("b", "a", "m", "ArrowDown", "ArrowUp"):
+            page.keyboard.press(key)
+            expect(control).to_be_focused()
+    assert page.locator(".jp-Cell").count() == cells
+    in_kernel(page, "iv.detach(model)")
+
+
 def test_a_training_is_watched_and_stopped(page: Page) -> None:
     shown = widget(page, "training")
     expect(shown).to_contain_text("no training has begun")
