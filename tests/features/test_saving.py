@@ -187,7 +187,7 @@ def test_a_field_of_another_kind_is_refused(kept: tuple, tmp_path: Path, key: st
     [
         ("spread.count", lambda t: t[:-1]), ("spread.bins", lambda t: t[:, :-1].contiguous()), ("spread.bins", lambda t: t.long()),
         ("spread.total", lambda t: t * torch.nan), ("spread.most", lambda t: t * torch.nan), ("spread.count", lambda t: t - 10**6),
-        ("spread.count", lambda t: t + 1), ("sample.places", lambda t: torch.full_like(t, -1)),
+        ("spread.floors", lambda t: t + 10**6), ("spread.count", lambda t: t + 1), ("sample.places", lambda t: torch.full_like(t, -1)),
         ("top.values", lambda t: t + torch.inf), ("top.ids", lambda t: t - 5), ("top.ids", lambda t: torch.full_like(t, -1)),
         ("top.ids", lambda t: t[:, :, :-1].contiguous()), ("top.places", lambda t: t.flip(1).contiguous()),
         ("together.indices", lambda t: t + 1000), ("together.values", lambda t: t[:, :3].contiguous()),

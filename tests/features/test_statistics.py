@@ -76,6 +76,28 @@ def test_quantiles_are_exact_for_few_activations_and_within_a_bin_for_many(read:
     assert few > 1 and many > 1
 
 
+def test_features_of_very_different_sizes_have_quantiles_and_a_histogram_of_their_own() -> None:
+    model, plain, rows = made.opened(), made.dictionary(), made.corpus()
+    sizes = torch.logspace(-9, 9, made.N)
+    weights = replace(plain.weights, encoder=plain.weights.encoder * sizes[:, None], extras={})
+    found = iv.feature_statistics(model, replace(plain, weights=weights, architecture=iv.ReLU()), rows, chunk_tokens=96)
+    x = np.concatenate([made.hooked(model, row, blocks(model.module)[1]).double().numpy()[1:] for row in rows])
+    whole, checked = np.maximum(x @ weights.encoder.double().numpy().T, 0), 0
+    for feature in range(0, made.N, 3):
+        values = whole[:, feature][whole[:, feature] > 0]
+        if len(values) > found.sample.k:
+            for q in (0.1, 0.5, 0.9):
+                assert (
+                    np.quantile(values, q) / BIN * 0.99
+                    <= found.quantiles(feature)[q]
+                    <= np.quantile(values, q) * BIN * 1.01
+                )
+            one = found.histogram(feature)
+            assert len(one.counts) > 10 and one.edges[0] <= values.max() <= one.edges[-1] * 1.001
+            checked += 1
+    assert checked > 12
+
+
 def test_the_strongest_examples_are_the_strongest_of_their_rows(read: tuple) -> None:
     *_, found, by_hand = read
     for feature in range(made.N):

@@ -19,7 +19,7 @@ from innerview.errors import DictionaryError, FeatureError
 from innerview.features.kept import Kept
 from innerview.features.profile import Profile
 from innerview.features.saving import GROUPS, SAID, SPREAD, TENSORS, VERSION, WRITTEN, Contents
-from innerview.features.spread import BINS, Spread
+from innerview.features.spread import BINS, UNSET, Spread
 from innerview.features.statistics import FeatureStatistics
 from innerview.features.view import Label
 from innerview.features.written import Written
@@ -59,6 +59,8 @@ def _load(folder: Folder) -> Contents:
         *(read.take(f"spread.{name}", 2 if name == "bins" else 1, dtype, BINS) for name, dtype in SPREAD.items()),
         floor=floor, n_tokens=said.whole("n_tokens", least=0),
     )  # fmt: skip
+    if bool((spread.floors.abs() > -UNSET).any()):
+        raise FeatureError(f"{TENSORS}: 'spread.floors' holds no powers of two that a number has")
     groups: dict[str, Any] = {
         name: read.kept(name, before) if kind is Kept else read.group(name, kind, names, counted)
         for name, (kind, names) in GROUPS.items()
@@ -154,7 +156,7 @@ class _Reading:
             raise FeatureError(f"{TENSORS}: {name!r} holds NaN or infinity")
         if name == "spread.most" and bool(torch.isnan(found).any()):
             raise FeatureError(f"{TENSORS}: {name!r} holds NaN")
-        if not found.is_floating_point() and not name.endswith("starts") and bool((found < -1).any()):
+        if not found.is_floating_point() and not name.endswith(("starts", "floors")) and bool((found < -1).any()):
             raise FeatureError(f"{TENSORS}: {name!r} holds numbers below -1")
         return found
 

@@ -36,7 +36,13 @@ GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
     "neurons": (Partners, ("indices", "values", "counts")),
     "profile": (Profile, ("ids", "counts", "means", "reads")),
 }
-SPREAD = {"count": torch.int64, "total": torch.float64, "most": torch.float32, "bins": torch.int32}
+SPREAD = {
+    "count": torch.int64,
+    "total": torch.float64,
+    "most": torch.float32,
+    "bins": torch.int32,
+    "floors": torch.int32,
+}
 WRITTEN = ("promoted_ids", "promoted", "suppressed_ids", "suppressed", "nearest_ids", "nearest")
 
 

@@ -151,7 +151,7 @@ class FeatureStatistics:
 
     def histogram(self, feature: int) -> Histogram:
         """How a feature's activations are spread, empty ends left out."""
-        counts, edges = self.spread.bins[feature].long().numpy(), self.spread.edges().numpy()
+        counts, edges = self.spread.bins[feature].long().numpy(), self.spread.edges(feature).numpy()
         filled = np.flatnonzero(counts)
         zero = self.n_tokens - int(self.spread.count[feature])
         if not len(filled):
@@ -292,7 +292,7 @@ def _finished(made: Pass, corpus: Corpus, **told: Any) -> FeatureStatistics:
     """What a pass leaves, on the CPU."""
     spread = Spread(
         made.spread.count.cpu(), made.spread.total.cpu().double(), made.spread.most.cpu(), made.spread.bins.cpu(),
-        made.spread.floor, made.spread.n_tokens,
+        made.spread.floors.cpu(), made.spread.floor, made.spread.n_tokens,
     )  # fmt: skip
     return FeatureStatistics(
         spread=spread, top=Kept.of(made.top, corpus), sample=Kept.of(made.sample, corpus),
