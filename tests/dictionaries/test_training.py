@@ -266,9 +266,13 @@ def test_an_interrupt_and_a_stop_keep_what_is_trained() -> None:
     assert (
         not made.is_complete and 64 * 128 <= made.tokens <= 64 * 200 and made.dictionary.encode(acts(5)).n_tokens == 5
     )
-    end = kernels.listen(
-        lambda kind, thing: (kind == "training" and seen.append(thing)) or thing.listen(lambda t: t.stop())
-    )
+
+    def begun(kind: str, thing: Any) -> None:
+        if kind == "training":
+            seen.append(thing)
+            thing.listen(lambda t: t.stop())
+
+    end = kernels.listen(begun)
     try:
         stopped = trained(n_tokens=64 * 60)
     finally:
@@ -320,7 +324,7 @@ def to_be_killed(folder: Path | None, out: Path, kill_at: int) -> None:
         if kill_at and live.step >= kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    kernels.listen(lambda kind, thing: thing.listen(told))  # type: ignore[attr-defined]
+    kernels.listen(lambda kind, thing: thing.listen(told) if kind == "training" else None)  # type: ignore[attr-defined]
     settings = iv.TrainingSettings(n_tokens=3200, batch_tokens=64, save_every_s=0.0, report_every=7, buffer_tokens=256)
     architectures = (iv.BatchTopK(3), iv.JumpReLU(bandwidth=0.05))
     specs = [iv.DictionarySpec(SITE, one, 24, optimization=FAST) for one in architectures]

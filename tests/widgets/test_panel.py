@@ -152,19 +152,18 @@ def test_a_direction_that_was_found_is_listed_for_as_long_as_it_lives(
 def test_a_dictionary_that_was_just_trained_is_listed_once_for_as_long_as_it_lives(
     panel: Any, model: iv.Model, seen: Callable
 ) -> None:
-    seen()
-    before = len(panel.seen["dictionaries"])
+    def listed() -> list[str]:
+        seen()
+        return [one["said"] for one in panel.seen["dictionaries"] if one["said"].startswith("37 features")]
+
     spec = iv.DictionarySpec("blocks.0.resid", iv.TopK(4), n_features=37)
     settings = iv.TrainingSettings(n_tokens=200, batch_tokens=50, buffer_tokens=100)
     trained = iv.train_dictionaries(model, [spec], texts=[[0, 5, 6, 7, 8, 9]] * 60, settings=settings, progress=False)
     measured = trained.dictionaries[0].measured(torch.randn(40, 32))
-    seen()
-    found = [one["said"] for one in panel.seen["dictionaries"] if one["said"].startswith("37 features")]
-    assert len(found) == 1 and "TopK" in found[0]
+    assert len(listed()) == 1 and "TopK" in listed()[0]
     del trained, measured
     gc.collect()
-    seen()
-    assert len(panel.seen["dictionaries"]) == before
+    assert listed() == []
 
 
 def test_dashboards_are_listed_with_their_named_features_which_open_their_pages(
