@@ -150,7 +150,7 @@ def test_a_direction_that_was_found_is_listed_for_as_long_as_it_lives(
 
 
 def test_a_dictionary_that_was_just_trained_is_listed_once_for_as_long_as_it_lives(
-    panel: Any, model: iv.Model, seen: Callable
+    panel: Any, model: iv.Model, seen: Callable, until: Callable
 ) -> None:
     def listed() -> list[str]:
         seen()
@@ -163,7 +163,8 @@ def test_a_dictionary_that_was_just_trained_is_listed_once_for_as_long_as_it_liv
     assert len(listed()) == 1 and "TopK" in listed()[0]
     del trained, measured
     gc.collect()
-    assert listed() == []
+    # The panel's own thread may hold it for the moment in which it looks.
+    assert until(lambda: listed() == [])
 
 
 def test_dashboards_are_listed_with_their_named_features_which_open_their_pages(
