@@ -234,8 +234,9 @@ class Screen:
         """The k largest of each row; what is below `floors` is left out at first. A row whose guesses were wrong is tried again with safer ones."""
         n, m = len(rows.numbers), self.encoder.n_features
         # A rough product misses its bound by some root of d, if its leftovers point anywhere; by twice the bound never.
-        margin = (min(GUESS / self.encoder.d**0.5, 2.0), 2.0, np.inf)[trial]
-        room = min(m, 16 * k + 1024) if trial == 0 else m
+        usual = min(GUESS / self.encoder.d**0.5, 2.0)
+        margin = (usual, usual, 2.0, np.inf)[trial]
+        room = min(m, max(16 * k + 1024, m // 16)) if trial == 0 else m
         lists = shared(lambda span: self._listed(rows, k, room, floors, np.float32(margin), span), m, COLUMNS)
         full = np.logical_or.reduce([one.full for one in lists])
         known, more = self._known_of(rows)
@@ -254,12 +255,12 @@ class Screen:
         found = self._narrowed(*(np.concatenate(one) for one in codes))
         if not full.any():
             return found
-        # These rows again, a few at a time: too many lie too near to the k-th, or a guess was wrong.
+        # These rows again, a few at a time, at first without the sample's guess: too many lie too near to the k-th, or a guess was wrong.
         self.counted.whole_rows += int(full.sum())
         parts = [(torch.arange(n), found)]
         for again in torch.from_numpy(full.nonzero()[0]).split(max(1, WHOLE_ROWS // m)):
             few = Rows.of(rows.block[again], rows.massive, self.kind, self.encoder.d)
-            parts.append((again, self._largest(few, k, np.full(len(again), -np.inf, np.float32), min(trial + 1, 2))))
+            parts.append((again, self._largest(few, k, np.full(len(again), -np.inf, np.float32), min(trial + 1, 3))))
         return _merged(parts)
 
     def _listed(
