@@ -214,7 +214,9 @@ def test_weights_that_are_part_of_the_code_must_not_change() -> None:
         tokens(live, rows, edits=edits)
 
 
-def test_every_number_of_rows_and_bucket_gets_code_of_its_own_beyond_torchs_limit_of_recompiling(model: iv.Model) -> None:
+def test_every_number_of_rows_and_bucket_gets_code_of_its_own_beyond_torchs_limit_of_recompiling(
+    model: iv.Model,
+) -> None:
     live = made(model, rows=12)
     limit = torch._dynamo.config.recompile_limit
     assert limit < 12
