@@ -18,7 +18,7 @@ FLOORS = (
             "runs", "hooks", "attachments", "own_forwards", "writing_runs", "pair_runs", "compiled_runs", "taps", "tap_sets", "calls", "activations", "direction", "readings",
             "conditions", "recorder", "rows", "plans", "forwards", "sides",
             "inputs", "one_site", "chosen", "reductions", "sinks", "capture_runs", "capture_tasks", "site_gradients", "chunks", "written", "compiling",
-            "where", "capturing", "edits", "generation", "generation_requests", "writers", "decoding", "written_ids", "stores",
+            "where", "capturing", "edits", "generation", "generation_requests", "writers", "decoding", "teams", "written_ids", "stores",
         },
     ),
     ("codes", {"dictionaries"}),

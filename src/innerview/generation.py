@@ -27,6 +27,7 @@ from innerview.recorder import Recorder
 from innerview.rows import Memory
 from innerview.runs import EMPTY, Plan, Rows, check_prompts, current
 from innerview.sides import is_pair
+from innerview.teams import let_go
 from innerview.writers import CompiledWriter, Request, Writer, why_not_compiled, writer_of
 from innerview.writing_runs import WritingRun
 from innerview.written import Written
@@ -241,6 +242,8 @@ class Generation:
 
     def start(self) -> "Generation":
         """Start the worker; called once."""
+        # The network computes in the worker's thread; this one's team would only be in its way.
+        let_go()
         self._thread.start()
         return self
 
