@@ -1,4 +1,4 @@
-"""What every test stands on: one thread a process, no network, and a plain word about the browser."""
+"""What every test stands on: one thread a process, no network, interrupts that are heard, and a plain word about the browser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,11 @@ NO_CHROMIUM = (
     "THE BROWSER TESTS DID NOT RUN: no Chromium found. Install one (on Debian: apt install chromium), "
     "or set INNERVIEW_CHROMIUM to its path, and run again."
 )
+
+
+# A shell starts what runs in its background deaf to interrupts, which the tests of interrupts send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def chromium() -> str | None:
