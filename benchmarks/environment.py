@@ -18,8 +18,8 @@ ROOT = HERE.parent
 FOLDER = ROOT / ".venv-bench"
 PYTHON = FOLDER / "bin" / "python"
 CONSTRAINTS = HERE / "constraints.txt"
-# Of the publishers' packages, those that rows 1 to 8 are measured beside.
-ALONE = ("dictionary-learning", "eai-sparsify")
+# Of the packages that come alone, those that rows 1 to 8, and row 15, are measured beside.
+ALONE = ("dictionary-learning", "eai-sparsify", "circuitsvis")
 _MADE = FOLDER / "made.json"
 
 

@@ -12,11 +12,12 @@ Role = Literal["ours", "peer", "limit"]
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to do the work: its name, its role, and the call that is timed."""
+    """One way to do the work: its name, its role, the call that is timed, and what comes before each call without being timed."""
 
     name: str
     role: Role
     call: Callable[[], Any]
+    before: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def measure(contenders: Sequence[Contender], *, rounds: int, warm_up: int = 3) -
         raise ValueError(f"{rounds} rounds are too few for a median; take 20 or more")
     for contender in contenders:
         for _ in range(warm_up):
+            _prepare(contender)
             contender.call()
     seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
     for turn in range(rounds):
@@ -89,12 +91,18 @@ def measure(contenders: Sequence[Contender], *, rounds: int, warm_up: int = 3) -
         gc.disable()
         try:
             for contender in _order(contenders, turn):
+                _prepare(contender)
                 start = time.perf_counter()
                 contender.call()
                 seconds[contender.name].append(time.perf_counter() - start)
         finally:
             gc.enable()
     return Timings(tuple(contenders), seconds)
+
+
+def _prepare(contender: Contender) -> None:
+    if contender.before is not None:
+        contender.before()
 
 
 def _order(contenders: Sequence[Contender], turn: int) -> list[Contender]:

@@ -31,6 +31,7 @@ ROWS = {
     "11": "row_11_capture_every_layer",
     "12": "row_12_steered_decoding",
     "14": "row_14_dashboards",
+    "15": "row_15_widgets",
     "16": "row_16_opening",
     "S2": "row_s2_dictionary_training",
 }

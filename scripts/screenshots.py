@@ -16,16 +16,9 @@ from typing import Any
 from playwright.sync_api import Browser, sync_playwright
 
 import innerview as iv
-from tests.conftest import chromium
+from scripts.browsing import OPTIONS, chromium
 
 OUT = Path(__file__).resolve().parent.parent / "docs/images"
-OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDTHS = {"narrow": 360, "wide": 1080}
 SCHEMES = ("light", "dark")
 

@@ -8,12 +8,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import shutil
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from scripts.browsing import chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_CHROMIUM = (
@@ -25,14 +26,6 @@ NO_CHROMIUM = (
 # A shell starts what runs in its background deaf to interrupts, which the tests of interrupts send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def chromium() -> str | None:
-    """The Chromium that scripts/find_chromium.sh would take, without installing one."""
-    named = os.environ.get("INNERVIEW_CHROMIUM")
-    names = [named, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
-    mac = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-    return next((path for name in [*names, mac] if name and (path := shutil.which(name))), None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

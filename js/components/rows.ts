@@ -130,8 +130,10 @@ export function findSaved(first: FirstRows, columns: string[], query: Query): Ro
     return cosine === null || !compares(query) || row.values[similarity]! >= cosine;
   });
   const sign = query.descending ? -1 : 1;
+  const fits = new Map(query.sort === "fit" ? found.map((row) => [row, fit(row, wanted)]) : []);
   const column = query.sort === "similarity" ? similarity : columns.indexOf(query.sort);
   found.sort((a, b) => {
+    if (query.sort === "fit") return fits.get(a)! - fits.get(b)! || (b.values[density] || 0) - (a.values[density] || 0) || a.feature - b.feature;
     if (query.sort === "feature") return sign * (a.feature - b.feature);
     if (query.sort === "label") {
       if (!a.label !== !b.label) return a.label ? -1 : 1;
@@ -142,6 +144,23 @@ export function findSaved(first: FirstRows, columns: string[], query: Query): Ro
     return sign * (x - y);
   });
   return new Rows(query, packed(found, first));
+}
+
+/** How well a row says a text, 0 the best: its number, its label, then its words, the first ones first. */
+function fit(row: Row, wanted: string): number {
+  const label = row.label.toLowerCase();
+  if (wanted.replaceAll(",", "") === String(row.feature)) return 0;
+  if (wanted && label.includes(wanted)) return label === wanted ? 1 : label.startsWith(wanted) ? 2 : 3;
+  const words = row.hint.toLowerCase().split("·").map((word) => word.trim());
+  const at = words.findIndex((word) => word.includes(wanted));
+  return at < 0 ? 4 + 2 * words.length : 4 + 2 * at + Number(words[at] !== wanted);
+}
+
+/** What a typed text asks for: the best first while there is one, else the order that the table opens with. */
+export function searched(query: Query, text: string, columns: string[]): Partial<Query> {
+  if (text.trim() && !query.text.trim()) return { text, sort: "fit", descending: false };
+  if (text.trim() || query.sort !== "fit") return { text };
+  return columns.includes("density") ? { text, sort: "density", descending: true } : { text, sort: "feature", descending: false };
 }
 
 function packed(rows: Row[], like: RowsWire): RowsWire {

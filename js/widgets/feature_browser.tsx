@@ -6,7 +6,7 @@ import { FeatureTable } from "../components/feature_table";
 import { Frame, Verb, type Status } from "../components/frame";
 import { readable } from "../components/glyphs";
 import { mount, type Scene } from "../components/mount";
-import { compares, findSaved, PAGE, Rows, sameQuery, type BrowserAbout, type FirstRows, type Query } from "../components/rows";
+import { compares, findSaved, PAGE, Rows, sameQuery, searched, type BrowserAbout, type FirstRows, type Query } from "../components/rows";
 import { useSelection } from "../components/selection";
 import { arrived } from "../wire";
 import type { View } from "../sync";
@@ -105,6 +105,7 @@ function FeatureBrowser({ sync, theme, bus, root, ended }: Scene) {
         <>
           <span>
             {isDue ? "searching…" : `${found.toLocaleString("en-US")} of ${about.n_features.toLocaleString("en-US")} features`}
+            {!isDue && query.value.sort === "fit" && ", the best fit first"}
           </span>
           <span>{selected.value.size.toLocaleString("en-US")} selected</span>
           <span>{about.n_labels.toLocaleString("en-US")} labelled</span>
@@ -173,7 +174,7 @@ function Filters({ about, query, disabled, onChange }: FilterProps) {
         placeholder={about.n_labels || about.has_hints ? "label, word or number" : "a feature's number"}
         value={query.text}
         maxLength={200}
-        onInput={(event) => onChange({ text: event.currentTarget.value })}
+        onInput={(event) => onChange(searched(query, event.currentTarget.value, about.columns))}
         onKeyDown={stop}
       />
       {about.columns.includes("density") && (

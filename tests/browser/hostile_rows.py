@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import innerview as iv
 from innerview.glyphs import glyph
 from innerview.models.text import words
-from tests.conftest import chromium
+from scripts.browsing import chromium
 from tests.widgets.hostile_texts import texts
 from tests.widgets.made import MADE, World
 from tests.widgets.worlds import world

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import SERVER_CONFIG, environment, free_port, wait_until_up
+from scripts import browsing
 from tests.browser.widget_cells import CELLS, SETTING, notebook
 
 pytestmark = pytest.mark.timeout(300)
@@ -32,25 +29,14 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = home / "notebooks"
     folder.mkdir()
     (folder / "three.ipynb").write_text(notebook([SETTING.strip(), *(CELLS[name] for name in SHOWN)]), "utf-8")
-    port, token = free_port(), secrets.token_hex(16)
-    config = home / "jupyter_server_config.py"
-    more = "c.JupyterNotebookApp.expose_app_in_browser = True\n"
-    config.write_text(SERVER_CONFIG.format(folder=str(folder), port=port, token=token) + more)
-    with (home / "server.log").open("w") as log:
-        command = [sys.executable, "-m", "notebook", "--no-browser", "--allow-root", f"--config={config}"]
-        server = subprocess.Popen(command, env=environment(home), stdout=log, stderr=log, cwd=home)
-    try:
-        wait_until_up(f"http://127.0.0.1:{port}/api?token={token}", server, home / "server.log")
+    with browsing.jupyter(home, "notebook", OMP_NUM_THREADS="1") as served:
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
-        page.goto(f"http://127.0.0.1:{port}/notebooks/three.ipynb?token={token}")
+        page.goto(f"{served.address}/notebooks/three.ipynb?token={served.token}")
         page.wait_for_function(READY, timeout=60_000)
         page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         page.wait_for_function(f"({COUNTS})().every(cell => cell.count !== null)", timeout=120_000)
         yield page
         page.close()
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def widget(page: Page, name: str) -> Any:

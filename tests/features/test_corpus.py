@@ -1,5 +1,8 @@
 """Texts as people have them: empty ones, columns, tables, what gives them one by one, BOS tokens too many or too few."""
 
+from collections.abc import Iterator
+from itertools import count
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +36,28 @@ def test_texts_may_be_anything_that_gives_them_in_an_order() -> None:
     named = dict(enumerate(TEXTS))
     for given in (named.values(), map(str, TEXTS), pd.DataFrame({"text": TEXTS})["text"], np.array(TEXTS)):
         np.testing.assert_allclose(counted(given).frame().to_numpy(), wanted)
+
+
+def test_a_stream_without_an_end_is_read_until_there_are_tokens_enough() -> None:
+    given = []
+
+    def stream() -> Iterator[str]:
+        for i in count():
+            given.append(i)
+            yield f"w{i % 90} w{(i * 7) % 90} w{i % 11}"
+
+    told = iv.feature_statistics(made.opened(), made.dictionary(k=5), stream(), max_tokens=500)
+    assert 500 <= told.corpus.starts[-1] < 510 and len(given) < 320
+    assert "texts were read until there were 500 tokens, as asked" in told.notes
+    fewer = iv.feature_statistics(made.opened(), made.dictionary(k=5), TEXTS, max_tokens=10**9)
+    assert not any("as asked" in note for note in fewer.notes) and fewer.n_texts == len(TEXTS)
+    with pytest.raises(iv.FeatureError, match="max_tokens is a whole number from 1, not 0"):
+        iv.feature_statistics(made.opened(), made.dictionary(k=5), TEXTS, max_tokens=0)
+
+
+def test_one_row_of_ids_that_comes_one_by_one_is_one_text() -> None:
+    row = [5 + i % 20 for i in range(100)]
+    assert counted(iter(row)).n_texts == 1
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,7 @@ def test_a_dictionary_whose_weights_are_not_finite_is_told_and_never_shown_as_nu
         plain.weights.encoder * torch.nan, torch.zeros(made.N), plain.weights.decoder, torch.zeros(WIDTH)
     )
     wrong = iv.Dictionary(weights, iv.ReLU(), plain.manifest)
-    for call in (lambda: iv.dashboard(wrong, model, rows), lambda: iv.feature_on_text(model, wrong, 0, rows[0])):
-        with pytest.raises(iv.FeatureError, match="feature 0 is NaN or infinite where the activations are not"):
-            call()
+    with pytest.raises(iv.DictionaryError, match=r"NaN or infinity in \d+ of \d+ features, first in feature 0"):
+        iv.dashboard(wrong, model, rows)
+    with pytest.raises(iv.FeatureError, match="feature 0 is NaN or infinite where the activations are not"):
+        iv.feature_on_text(model, wrong, 0, rows[0])

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { findSaved, PAGE, Rows, type FirstRows, type Query, type RowsWire } from "../../js/components/rows";
+import { findSaved, PAGE, Rows, searched, type FirstRows, type Query, type RowsWire } from "../../js/components/rows";
 import widget from "../../js/widgets/feature_browser";
 import { FakeModel, pack, press, READY, settle } from "./model";
 
@@ -235,6 +235,15 @@ describe("rows", () => {
     expect(find({ sort: "max", descending: false }).slice(-6).every((i) => i % 10 === 7)).toBe(true);
     expect(find({ sort: "max" }).slice(0, 2).every((i) => i % 10 === 9)).toBe(true);
     expect(find({ sort: "label", descending: true })[0]).toBe(8);
+    expect(find({ text: "WORD 5", sort: "fit", descending: false })).toEqual([5, 50, 52, 53, 55, 56, 58, 59]);
+  });
+
+  it("come by their fit while a text is searched for, and as before when it is gone", () => {
+    const columns = ["density", "max"];
+    expect(searched(QUERY, "mon", columns)).toEqual({ text: "mon", sort: "fit", descending: false });
+    expect(searched({ ...QUERY, text: "mon", sort: "max" }, "mond", columns)).toEqual({ text: "mond" });
+    expect(searched({ ...QUERY, text: "m", sort: "fit" }, "", columns)).toEqual({ text: "", sort: "density", descending: true });
+    expect(searched({ ...QUERY, text: "m", sort: "fit" }, " ", ["max"])).toEqual({ text: " ", sort: "feature", descending: false });
   });
 
   it("are drawn on a saved page without a word to any kernel", async () => {

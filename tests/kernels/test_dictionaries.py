@@ -92,6 +92,26 @@ def test_codes_of_other_formats_are_sums_in_float32_at_least(dtype: torch.dtype)
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "bad"), [("encoder", "nan"), ("encoder", "inf"), ("encoder_bias", "nan"), ("threshold", "nan")]
+)
+def test_weights_that_are_no_numbers_are_refused_and_look_not_silent(name: str, bad: str) -> None:
+    own, x = dictionary("jump_relu"), tokens(3)
+    own.encode(x)
+    changed = own.weights.tensors()[name]
+    changed[7].fill_(float(bad))
+    with pytest.raises(DictionaryError, match=r"NaN( or infinity)? in 1 of \d+ features, first in feature 7"):
+        own.encode(x)
+    changed[7].fill_(0.5)
+    assert own.encode(x).n_features == own.n_features
+
+
+def test_a_threshold_that_nothing_reaches_is_a_feature_that_is_off() -> None:
+    own, x = dictionary("jump_relu"), tokens(3)
+    own.weights.extras["threshold"][7] = float("inf")
+    assert 7 not in own.encode(x).features
+
+
 def test_a_few_features_refuse_what_is_no_number_and_look_past_pads() -> None:
     for architecture in ("jump_relu", "top_k", "gated"):
         own, x = dictionary(architecture), tokens(6)

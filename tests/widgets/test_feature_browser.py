@@ -56,6 +56,21 @@ def test_sorting_is_pandas_own_and_what_is_not_known_comes_last(
     assert browser.found().tolist() == expected.tolist()
 
 
+def test_the_best_fit_comes_first_and_of_equals_what_fires_most() -> None:
+    said = pd.DataFrame(
+        {
+            "label": ["on a Monday", "Mondays", "", "monday", "", "", ""],
+            "fires_on": ["", "", " Tuesday · Monday", "", "Monday · Friday", "Monday · x", " xMonday"],
+            "density": [0.9, 0.8, 0.7, 0.1, 0.2, 0.3, 0.9],
+        }
+    )
+    browser = iv.FeatureBrowser(said)
+    browser.query = query(sort="fit", text=" Monday")
+    assert browser.found().tolist() == [3, 1, 0, 5, 4, 6, 2]
+    browser.query = query(sort="fit", text="4")
+    assert browser.found().tolist() == [4]
+
+
 def test_a_search_finds_parts_of_labels_whatever_their_case_and_numbers(browser: iv.FeatureBrowser) -> None:
     browser.query = query(text="wORD 1999")
     assert browser.found().tolist() == [1999, *[i for i in range(19990, 20000) if i % 3]]

@@ -2,8 +2,9 @@
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,14 @@ class Corpus:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, model: Model, texts: Any, *, reads_bos: bool) -> "Corpus":
+    def of(cls, model: Model, texts: Any, *, reads_bos: bool, max_tokens: int | None = None) -> "Corpus":
         """The rows of some texts; empty ones among others are left out.
 
         Args:
             model: The network that reads them; texts longer than its context are cut.
-            texts: Texts, chats, or rows of ids; what gives them one by one is read to its end.
+            texts: Texts, chats, or rows of ids; what gives them one by one is read a few at a time, to its end unless `max_tokens` come before.
             reads_bos: Whether a special token at the front of a row counts.
+            max_tokens: Texts are read until there are so many tokens; the last one is read whole. All of them when None.
         Raises:
             TextError: They cannot be read.
         """
@@ -63,7 +65,7 @@ class Corpus:
         rows: list[np.ndarray] = []
         seen: set[bytes] = set()
         origin: list[tuple[int, int]] = []
-        n_texts = n_twice = n_empty = 0
+        n_texts = n_twice = n_empty = n_tokens = 0
         for nth, whole in _whole(model, texts):
             n_texts = nth + 1
             n_empty += not whole
@@ -75,6 +77,9 @@ class Corpus:
                     seen.add(key)
                     rows.append(row)
                     origin.append((nth, first))
+                    n_tokens += len(piece)
+            if max_tokens is not None and n_tokens >= max_tokens:
+                break
         if not rows:
             raise TextError(f"all {n_texts} texts are empty; give at least one word")
         lengths = torch.tensor([len(row) for row in rows])
@@ -85,7 +90,10 @@ class Corpus:
             is_front = torch.tensor([text.is_special(model, int(row[0])) for row in rows])
             is_read[starts[:-1][is_front]] = False
         places = torch.tensor(origin)
-        notes = (*([f"{n_empty} empty texts were left out"] if n_empty else []), *bos_notes(model, rows, reads_bos))
+        told = [f"{n_empty} empty texts were left out"] if n_empty else []
+        if max_tokens is not None and n_tokens >= max_tokens:
+            told.insert(0, f"texts were read until there were {max_tokens} tokens, as asked")
+        notes = (*told, *bos_notes(model, rows, reads_bos))
         return cls(ids, starts, places[:, 0], places[:, 1], is_read, n_texts, n_twice, notes)
 
     @property
@@ -244,6 +252,16 @@ def _batches(texts: Any) -> Iterator[Any]:
     """Texts some at a time: read together, all would be padded to the longest."""
     if isinstance(texts, Tensor):
         yield from texts.split(READ_TOGETHER) if texts.ndim == 2 and len(texts) else (texts,)
+        return
+    if isinstance(texts, Iterable) and not isinstance(texts, Sized) and not hasattr(texts, "column_names"):
+        some = iter(texts)
+        block = list(islice(some, READ_TOGETHER))
+        if not block or isinstance(block[0], (int, Mapping)):
+            # One text, which is read as a whole.
+            yield from _batches([*block, *some])
+        while block and not isinstance(block[0], (int, Mapping)):
+            yield from _batches(block)
+            block = list(islice(some, READ_TOGETHER))
         return
     listed = _listed(texts)
     is_many = isinstance(listed, (list, tuple)) and len(listed) > 0 and not isinstance(listed[0], (int, Mapping))

@@ -322,6 +322,7 @@ def dashboard(
     *,
     together: bool = True,
     neurons: bool | None = None,
+    max_tokens: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> Dashboard:
@@ -333,6 +334,7 @@ def dashboard(
         texts: Texts, chats, rows of ids, or FeatureStatistics that were made before; without any, what needs no corpus is answered.
         together: Count which features are active at the same tokens.
         neurons: Correlate with the neurons of the same layer; where features × neurons are few when None.
+        max_tokens: Texts are read until there are so many tokens, as of a stream without an end; all of them when None.
         folder: Where the pass is kept now and then, so that the same call goes on behind a stop.
         progress: Show how far it is; after two seconds when None.
     Raises:
@@ -345,7 +347,9 @@ def dashboard(
         return Dashboard(own, model, texts)
     if texts is None:
         return Dashboard(own, model)
-    read = feature_statistics(model, own, texts, together=together, neurons=neurons, folder=folder, progress=progress)
+    read = feature_statistics(
+        model, own, texts, together=together, neurons=neurons, max_tokens=max_tokens, folder=folder, progress=progress
+    )
     return Dashboard(own, model, read)
 
 

@@ -206,6 +206,7 @@ def feature_statistics(
     neurons: bool | None = None,
     seed: int = 0,
     chunk_tokens: int = CHUNK_TOKENS,
+    max_tokens: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> FeatureStatistics:
@@ -225,6 +226,7 @@ def feature_statistics(
         neurons: Correlate with the neurons of the same layer; where features × neurons are few when None.
         seed: Of the draw.
         chunk_tokens: Tokens of one forward.
+        max_tokens: Texts are read until there are so many tokens, as of a stream without an end; the last one is read whole. All when None.
         folder: Where what was counted is kept now and then, so that the same call goes on behind a stop.
         progress: Show how far it is; after two seconds when None.
     Raises:
@@ -235,11 +237,13 @@ def feature_statistics(
     checked_site(model, own)
     usual = usually_kept(own.n_features)
     top, sample = usual[0] if top is None else top, usual[1] if sample is None else sample
-    for name, given in (("top", top), ("sample", sample), ("chunk_tokens", chunk_tokens)):
+    whole = {"top": top, "sample": sample, "chunk_tokens": chunk_tokens}
+    whole |= {} if max_tokens is None else {"max_tokens": max_tokens}
+    for name, given in whole.items():
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise FeatureError(f"{name} is a whole number from 1, not {given!r}")
     bos = reads_bos(own)
-    read = Corpus.of(model, corpus, reads_bos=bos)
+    read = Corpus.of(model, corpus, reads_bos=bos, max_tokens=max_tokens)
     site = _neurons(model, own, neurons)
     vocab = max(model.vocab or 0, int(read.ids.max()) + 1)
     made = Pass.empty(

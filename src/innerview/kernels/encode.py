@@ -20,7 +20,7 @@ from torch import Tensor
 from innerview.errors import DictionaryError
 from innerview.kernels import reference, work
 from innerview.kernels.compiled import COMPILED
-from innerview.kernels.finite import refuse_not_finite
+from innerview.kernels.finite import refuse_not_finite, refuse_weights
 from innerview.kernels.fused import FUSED
 from innerview.kernels.fused_screen import FUSED_SCREEN
 from innerview.kernels.path import Path, Task
@@ -78,7 +78,7 @@ def encode(encoder: Encoder, x: Float[Tensor, "tokens d"], path: str | None = No
         x: Inputs in the format and on the device of the weight.
         path: Name of the path; what `using` says, or the fastest, when None.
     Raises:
-        DictionaryError: Shape, format or device do not fit, there is NaN or infinity, or the path cannot do it.
+        DictionaryError: Shape, format or device do not fit, there is NaN or infinity in either, or the path cannot do it.
     """
     weight = encoder.weight
     if x.ndim != 2 or x.shape[1] != encoder.d or x.dtype != weight.dtype or x.device != weight.device:
@@ -87,6 +87,7 @@ def encode(encoder: Encoder, x: Float[Tensor, "tokens d"], path: str | None = No
             f"give [tokens, {encoder.d}] in its format, beside it"
         )
     refuse_not_finite(x)
+    refuse_weights(encoder)
     choice = choose(Task.of(encoder, len(x)), path)
     with_loops = [choice.seconds[one.name] for one in SCREENS if one.name in choice.seconds]
     if with_loops:

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from innerview.errors import DictionaryError
+from innerview.kernels.derived import derived, is_fixed
+from innerview.kernels.rules import Encoder
 
 
 def refuse_not_finite(block: Float[Tensor, "rows width"], since: int | Tensor = 0) -> None:
@@ -29,3 +31,35 @@ def refuse_not_finite(block: Float[Tensor, "rows width"], since: int | Tensor = 
         f"the activations hold NaN or infinity in {int(bad.sum())} of {bad.numel()} numbers, first {value} at token {token} (counted flat); "
         "half-precision networks overflow: run the network in float32 or bfloat16, or leave these tokens out"
     )
+
+
+def refuse_weights(encoder: Encoder) -> None:
+    """Refuse NaN and infinity in a weight, and NaN in what stands beside it: its features would look silent. Each weight is looked at once.
+
+    Not where it trains: a look at every step would cost what a step costs.
+
+    Raises:
+        DictionaryError: There is one; in which features.
+    """
+    beside = {
+        "bias": encoder.bias,
+        **{name: one for name, one in vars(encoder.rule).items() if isinstance(one, Tensor)},
+    }
+    if not is_fixed(encoder.weight):
+        return
+    bad = derived(encoder.weight, "not finite", lambda weight: _bad(weight, beside), tuple(beside.values()))
+    for name, features in bad.items():
+        raise DictionaryError(
+            f"the dictionary's {name} holds {'NaN or infinity' if name == 'weight' else 'NaN'} in {len(features)} of {encoder.n_features} features, "
+            f"first in feature {int(features[0])}; it was damaged, or its training diverged: load another copy"
+        )
+
+
+def _bad(weight: Tensor, beside: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Numbers of the features that have such a number, by the tensor's name."""
+    found = (
+        {} if bool(torch.isfinite(weight.sum())) else {"weight": (~torch.isfinite(weight)).any(dim=1).nonzero()[:, 0]}
+    )
+    # An infinite threshold is a feature that is off, and meant.
+    found |= {name: one.isnan().nonzero()[:, 0] for name, one in beside.items()}
+    return {name: features for name, features in found.items() if len(features)}

@@ -104,6 +104,17 @@ def add_massive(own, across, most):
             most[j] += factor * row[j]
 
 
+def roughly(part, is_bits, half, scale, own, across, bits, most):
+    """Write what a stretch of rough products is at most, its bound aside, into `most`, which shares its memory with `bits`."""
+    if is_bits:
+        halves(part, half, scale, bits, most)
+    else:
+        for j in range(len(part)):
+            most[j] = np.float32(part[j]) * scale
+    if len(own):
+        add_massive(own, across, most)
+
+
 def gather(flags, most, i, rows, columns, mosts, count):
     """Append the marked places of a row's stretch to lists; returns how long those are then."""
     eights = flags.view(np.uint64)
@@ -181,13 +192,7 @@ def above(
         flags[n:] = 0
         for i in range(n_rows):
             part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
-            if is_bits:
-                halves(part, half, scale, bits, most)
-            else:
-                for j in range(n):
-                    most[j] = np.float32(part[j]) * scale
-            if massive_x.shape[1]:
-                add_massive(massive_x[i], massive_w[:, since : since + n], most)
+            roughly(part, is_bits, half, scale, massive_x[i], massive_w[:, near], bits, most)
             for j in range(n):
                 # Not `>`: what is no number is looked at.
                 flags[j] = np.uint8(not most[j] + p * u[j] + q * v[j] <= cut[j])

@@ -17,7 +17,7 @@ from innerview.kernels import loops, selection
 # In the order in which they call one another.
 NAMES = {
     loops: (
-        "dot", "whole_dot", "wide_dot", "round_whole", "round_again", "halves", "add_massive", "gather", "by_column", "is_worth", "sharpened",
+        "dot", "whole_dot", "wide_dot", "round_whole", "round_again", "halves", "add_massive", "roughly", "gather", "by_column", "is_worth", "sharpened",
         "above", "by_token",
     ),
     selection: ("push", "thin", "guess", "probably", "list_largest", "joined_floor", "compute", "kept", "decided", "choose_largest"),

@@ -20,11 +20,10 @@ from innerview.kernels.loops import (
     Q,
     U,
     V,
-    add_massive,
     by_column,
     dot,
-    halves,
     is_worth,
+    roughly,
     sharpened,
     wide_dot,
 )
@@ -64,13 +63,7 @@ def guess(rough, is_bits, of_row, of_column, massive_x, massive_w, rank, floors)
     near, heap = bits.view(np.float32), np.empty(rank, np.float32)
     for i in range(rough.shape[0]):
         part, scale = rough[i], of_row[SCALE, i]
-        if is_bits:
-            halves(part, np.float32(0.0), scale, bits, near)
-        else:
-            for j in range(len(part)):
-                near[j] = np.float32(part[j]) * scale
-        if massive_x.shape[1]:
-            add_massive(massive_x[i], massive_w, near)
+        roughly(part, is_bits, np.float32(0.0), scale, massive_x[i], massive_w, bits, near)
         widths, biases = of_column[WIDTH], of_column[BIAS]
         for j in range(len(part)):
             near[j] = near[j] * widths[j] + biases[j]
@@ -113,13 +106,7 @@ def list_largest(
             part, scale, p, q = rough[i, start : start + n], of_row[SCALE, i], of_row[P, i], of_row[Q, i]
             # Behind the ReLU nothing below 0 is a code.
             heap, floor = heaps[i], max(floors[i], np.float32(0.0))
-            if is_bits:
-                halves(part, half, scale, bits, most)
-            else:
-                for j in range(n):
-                    most[j] = np.float32(part[j]) * scale
-            if massive_x.shape[1]:
-                add_massive(massive_x[i], massive_w[:, since : since + n], most)
+            roughly(part, is_bits, half, scale, massive_x[i], massive_w[:, near], bits, most)
             for j in range(n):
                 most[j] = (most[j] + p * u[j] + q * v[j]) * widths[j] + offsets[j]
             for j in range(n):

@@ -40,6 +40,7 @@ class Lens(ShowsItself):
         top_logprobs: Their log-probabilities in nats, shape [layer, pos, k].
         entropy: Of each cell's distribution in nats, shape [layer, pos].
         kl: KL(final ‖ layer) in nats, shape [layer, pos].
+        final_rank: Rank in each cell of the word that the last layer read puts first there, 0 for the likeliest, shape [layer, pos].
         residual: Activations read, shape [layer, pos, d_model].
         edits: Labels of the edits of this reading.
         attached: Names of what was attached and in force.
@@ -58,6 +59,7 @@ class Lens(ShowsItself):
     top_logprobs: Float[Tensor, "layer pos k"] = field(repr=False)
     entropy: Float[Tensor, "layer pos"] = field(repr=False)
     kl: Float[Tensor, "layer pos"] = field(repr=False)
+    final_rank: Int[Tensor, "layer pos"] = field(repr=False)
     residual: Float[Tensor, "layer pos d_model"] = field(repr=False)
     edits: list[str]
     attached: list[str]
@@ -161,8 +163,9 @@ def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, hermetic:
     residual = torch.stack([acts[site.name][0] for site in chosen])
     ids = acts.tokens[0].tolist()
     final = torch.log_softmax(_read_out(model, plan, acts[last][0]).float(), dim=-1)
-    cells = [_cell(model, plan, row, final, k) for row in residual]
-    top_ids, top_logprobs, entropy, kl = (torch.stack(parts) for parts in zip(*cells, strict=True))
+    shown = _read_out(model, plan, residual[-1]).argmax(dim=-1, keepdim=True)
+    cells = [_cell(model, plan, row, final, shown, k) for row in residual]
+    top_ids, top_logprobs, entropy, kl, ranks = (torch.stack(parts) for parts in zip(*cells, strict=True))
     return Lens(
         model=model,
         text=_said(prompt),
@@ -174,6 +177,7 @@ def _read(model: Model, prompt: Any, edits: tuple, k: int, sites: str, hermetic:
         top_logprobs=top_logprobs,
         entropy=entropy,
         kl=kl,
+        final_rank=ranks,
         residual=residual,
         edits=[edit.label for edit in edits],
         attached=[] if hermetic else [a.name for a in attached(model) if a.enabled],
@@ -220,13 +224,15 @@ def _read_out(model: Model, plan: Plan, rows: Float[Tensor, "pos d_model"]) -> F
         return BoardRun(board_of(model), plan, None).inside(lambda: logits.read(head(norm(rows[None])))[0])
 
 
-def _cell(model: Model, plan: Plan, rows: Tensor, final: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top ids and log-probabilities, entropy and KL of one layer."""
-    logprobs = torch.log_softmax(_read_out(model, plan, rows).float(), dim=-1)
+def _cell(model: Model, plan: Plan, rows: Tensor, final: Tensor, shown: Tensor, k: int) -> tuple[Tensor, ...]:
+    """Top ids and log-probabilities, entropy and KL of one layer, and the rank of the word that the last one shows."""
+    logits = _read_out(model, plan, rows)
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
     top = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
     entropy = -(logprobs.exp() * logprobs).sum(-1)
     kl = (final.exp() * (final - logprobs)).sum(-1).clamp(min=0)
-    return top.indices.cpu(), top.values.cpu(), entropy.cpu(), kl.cpu()
+    rank = (logits > logits.gather(1, shown)).sum(dim=1)
+    return top.indices.cpu(), top.values.cpu(), entropy.cpu(), kl.cpu(), rank.cpu()
 
 
 def _labels(sites: Sequence[Any]) -> list[str]:

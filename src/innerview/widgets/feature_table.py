@@ -13,7 +13,7 @@ from innerview.widgets import wire
 from innerview.widgets.base import number, text, whole
 
 TEXT_LIMIT = 200
-SIMILARITY = "similarity"
+SIMILARITY, FIT = "similarity", "fit"
 # Columns that are named here come first, in this order; others as they stand.
 HINTS = ("fires_on", "promotes")
 FIRST_COLUMNS = ("density", "n_active", "median", "mean", "max", "label_score")
@@ -24,7 +24,7 @@ class Query:
     """What a person asks of the table.
 
     Attributes:
-        sort: Column it is sorted by; `feature`, `label` or `similarity` as well.
+        sort: Column it is sorted by; `feature`, `label` or `similarity` as well; `fit`: how well a feature's label and words say the text.
         descending: Whether the largest comes first.
         text: Part of a label or of the words beside it, or a feature's number; empty for all.
         low: Least density; None for none.
@@ -53,7 +53,7 @@ class Query:
         names = sorted(cls.__dataclass_fields__)
         if not isinstance(value, dict) or sorted(map(str, value)) != names:
             raise WidgetError(f"a query has the fields {', '.join(names)}; received {str(value)[:80]}")
-        sorts = ("feature", "label", SIMILARITY, *columns)
+        sorts = ("feature", "label", SIMILARITY, FIT, *columns)
         if not isinstance(value["sort"], str) or value["sort"] not in sorts:
             raise WidgetError(f"the table is sorted by {', '.join(sorts)}, not by {str(value['sort'])[:40]!r}")
         if not isinstance(value["descending"], bool):
@@ -169,9 +169,26 @@ class FeatureTable:
             said = np.array([bool(label) for label in folded], dtype=bool)
             order = np.argsort(folded[said], kind="stable")[:: -1 if query.descending else 1]
             return np.concatenate([np.flatnonzero(said)[order], np.flatnonzero(~said)])
+        if query.sort == FIT:
+            density = self.columns.get("density", np.zeros(self.n_features))[found]
+            # Among those that say it alike, those that fire most.
+            return np.lexsort(np.stack([-np.nan_to_num(density), self._fits(found, query.text)]))
         values = similarity if query.sort == SIMILARITY and similarity is not None else self.columns[query.sort]
         keys = values[found]
         return np.argsort(np.where(np.isnan(keys), np.inf, -keys if query.descending else keys), kind="stable")
+
+    def _fits(self, found: np.ndarray, text: str) -> np.ndarray:
+        """How well features say a text, 0 the best: by their number, their label, then their words, the first ones first."""
+        wanted, labels = text.strip().casefold(), self._folded[found]
+        at = np.fromiter((label.find(wanted) for label in labels), np.int64, len(labels))
+        fits = np.where(at == 0, 2, np.where(at > 0, 3, 4))
+        fits[labels == wanted] = 1
+        for row in np.flatnonzero(at < 0).tolist():
+            words = [word for texts in self._hints.values() for word in texts[found[row]].casefold().split("·")]
+            said = ((i, word.strip()) for i, word in enumerate(words) if wanted in word)
+            fits[row] += next((2 * i + (word != wanted) for i, word in said), 2 * len(words))
+        fits[found.astype(str) == wanted.replace(",", "")] = 0
+        return fits
 
 
 def _ordered(frame: pd.DataFrame) -> list[str]:

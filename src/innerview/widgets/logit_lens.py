@@ -216,16 +216,6 @@ def _cell(lens: Lens, layer: Any, pos: Any) -> tuple[int, int]:
     return whole(layer, 0, len(lens.layers) - 1), whole(pos, 0, len(lens.words) - 1)
 
 
-def _final_ranks(lens: Lens) -> np.ndarray:
-    """At each layer and token, the rank of the word that the last layer puts first there; shape [layer, pos]."""
-    final = _array(lens.top_ids)[-1, :, 0]
-    ranks = np.zeros((len(lens.layers), len(lens.words)), np.int32)
-    for token in np.unique(final):
-        here = final == token
-        ranks[:, here] = _array(lens.rank(int(token)))[:, here]
-    return ranks
-
-
 def _gain(first: Lens, second: Lens) -> dict[str, Any] | None:
     """What the second lens gives its own top words, less what the first gives them, [layer, pos]; None where they do not line up."""
     if first.top_ids.shape[:2] != second.top_ids.shape[:2]:
@@ -256,7 +246,7 @@ def _traits(lens: Lens, label: str, first: Lens | None = None) -> dict[str, Any]
         "logprobs": wire.pack(_array(lens.top_logprobs)[:, :, :k], "float32"),
         "entropy": wire.pack(lens.entropy, "float32"),
         "kl": wire.pack(lens.kl, "float32"),
-        "final_rank": wire.pack(_final_ranks(lens), "int32"),
+        "final_rank": wire.pack(lens.final_rank, "int32"),
         "word_ids": wire.pack(unique, "int32"),
         "word_texts": _texts(lens, unique),
         "gain": None if first is None else _gain(first, lens),
