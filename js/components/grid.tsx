@@ -1,3 +1,4 @@
+import { Component } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Shade } from "./colour";
 import { readable, type Reading } from "./glyphs";
@@ -34,6 +35,7 @@ interface Props {
   /** prose: the columns' names are names, whose spaces are spaces. */
   wordReading?: Reading;
   layers: string[];
+  /** Another function where any cell is another: cells that stay are not drawn anew while it scrolls. */
   cell(at: At): Cell;
   pinned: At | null;
   /** A row that is chosen as a whole. */
@@ -52,30 +54,35 @@ const COLUMN = 74;
 const HEAD = 52;
 const SPARE = 2;
 const BAR = 18;
-// Before the first layout, when an element has no width yet.
+const ROW = 20;
+// Before the first layout, when an element has no size yet.
 const WIDE = 800;
+const TALL = 560;
 
 /** The number of a layer, where its site has one. */
 export const shortName = (site: string): string => site.match(/\.(\d+)\./)?.[1] ?? site;
 
 export const layerName = (label: string): string => (/^\d+$/.test(label) ? `layer ${label}` : label);
 
-/** Layers × tokens, the last layer on top; only the columns in sight are in the document. */
+/** Layers × tokens, the last layer on top; only the columns and rows in sight are in the document. */
 export function Grid(props: Props) {
   const { words, layers, pinned, headWidth = HEAD, column = COLUMN, rows = "layer", rowName = shortName } = props;
   const head = headWidth === HEAD ? undefined : { width: `${headWidth}px` };
   const wide = column === COLUMN ? undefined : { width: `${column}px` };
   const box = useRef<HTMLDivElement>(null);
-  const [span, setSpan] = useState({ left: 0, width: WIDE });
+  const [span, setSpan] = useState<Span>(() => spanOf(0, 0, WIDE, TALL, column));
   const [focus, setFocus] = useState<At>({ layer: layers.length - 1, pos: words.length - 1 });
   const wanted = useRef(false);
   const at = { layer: Math.min(focus.layer, layers.length - 1), pos: Math.min(focus.pos, words.length - 1) };
 
   const measure = () => {
     const el = box.current;
-    if (el) setSpan({ left: el.scrollLeft, width: el.clientWidth || WIDE });
+    if (!el) return;
+    const next = spanOf(el.scrollLeft, el.scrollTop, el.clientWidth || WIDE, el.clientHeight || TALL, column);
+    setSpan((now) => (now.every((edge, i) => edge === next[i]) ? now : next));
   };
-  useEffect(() => {
+  // Before the first picture: how many columns there are is known then.
+  useLayoutEffect(() => {
     const el = box.current!;
     const ended = new AbortController();
     el.addEventListener("scroll", measure, { passive: true, signal: ended.signal });
@@ -97,7 +104,7 @@ export function Grid(props: Props) {
 
   useEffect(() => {
     // What was pinned when this was saved is what a person comes to see.
-    if (!props.reveal && pinned && box.current) scrollTo(box.current, pinned.pos, headWidth, column);
+    if (!props.reveal && pinned && box.current) show(box.current, pinned, layers.length, headWidth, column);
     measure();
   }, []);
   useEffect(() => {
@@ -106,11 +113,15 @@ export function Grid(props: Props) {
     measure();
   }, [props.reveal]);
 
+  // Whoever is told changes at every drawing, and the cells need not.
+  const told = useRef(props.onLook);
+  told.current = props.onLook;
+  const onLook = useRef((at: At) => told.current(at)).current;
   const go = (next: At) => {
     wanted.current = true;
     setFocus(next);
     const el = box.current;
-    if (el) scrollTo(el, next.pos, headWidth, column);
+    if (el) show(el, next, layers.length, headWidth, column);
     measure();
     props.onLook(next);
   };
@@ -126,12 +137,14 @@ export function Grid(props: Props) {
     event.stopPropagation();
   };
 
-  const first = Math.max(0, Math.floor(span.left / column) - SPARE);
-  const last = Math.min(words.length, Math.ceil((span.left + span.width) / column) + SPARE);
+  const [first, last] = [Math.min(span[0], words.length), Math.min(span[1], words.length)];
+  // Counted from the top, where the last layer stands.
+  const [above, below] = [Math.min(span[2], layers.length), Math.min(span[3], layers.length)];
   const seen = range(first, last);
   useEffect(() => props.onSpan?.(first, last), [first, last]);
   // The one Tab stop stays in the document, else the keyboard could not come back to the grid.
-  const tab = at.pos >= first && at.pos < last ? at : { layer: at.layer, pos: first };
+  const top = layers.length - 1;
+  const tab = { layer: Math.min(top - above, Math.max(top - below + 1, at.layer)), pos: at.pos >= first && at.pos < last ? at.pos : first };
   const pad = { width: `${first * column}px` };
 
   return (
@@ -165,8 +178,9 @@ export function Grid(props: Props) {
             </span>
           ))}
         </div>
-        {layers.map((_, i) => {
-          const layer = layers.length - 1 - i;
+        {above > 0 && <div style={{ height: `${above * ROW}px` }} />}
+        {range(above, below).map((i) => {
+          const layer = top - i;
           return (
             <div class={layer === props.picked ? "iv-grid-row iv-grid-picked" : "iv-grid-row"} role="row" aria-rowindex={i + 2} aria-selected={props.picked === undefined ? undefined : layer === props.picked} key={layer}>
               <span class="iv-grid-name" role="rowheader" title={readable(layerName(layers[layer]!))} style={head}>
@@ -174,35 +188,20 @@ export function Grid(props: Props) {
               </span>
               <span style={pad} />
               {seen.map((pos) => {
-                const cell = props.cell({ layer, pos });
                 const isPinned = pinned?.layer === layer && pinned.pos === pos;
-                return (
-                  <span
-                    class="iv-grid-cell"
-                    role="gridcell"
-                    key={pos}
-                    data-at={`${layer},${pos}`}
-                    data-lm-suppress-shortcuts="true"
-                    tabIndex={tab.layer === layer && tab.pos === pos ? 0 : -1}
-                    aria-colindex={pos + 2}
-                    aria-selected={isPinned}
-                    aria-label={cell.label}
-                    style={{ ...cell.shade, ...wide }}
-                    onFocus={() => props.onLook({ layer, pos })}
-                  >
-                    <Token text={cell.text} />
-                  </span>
-                );
+                const isTab = tab.layer === layer && tab.pos === pos;
+                return <GridCell key={pos} layer={layer} pos={pos} cell={props.cell} isPinned={isPinned} isTab={isTab} column={column} onLook={onLook} />;
               })}
             </div>
           );
         })}
+        {below < layers.length && <div style={{ height: `${(layers.length - below) * ROW}px` }} />}
         {props.strips.map((strip) => (
           <div class="iv-grid-row iv-grid-strip" key={strip.label} aria-hidden="true">
             <span class="iv-grid-name" style={head}>{strip.label}</span>
             <span style={pad} />
             {seen.map((pos) => (
-              <Bars key={pos} width={column} heights={strip.bars(pos)} title={strip.title(pos)} />
+              <Bars key={pos} strip={strip} pos={pos} column={column} />
             ))}
           </div>
         ))}
@@ -211,18 +210,68 @@ export function Grid(props: Props) {
   );
 }
 
-function Bars({ heights, title, width: column }: { heights: number[]; title: string; width: number }) {
-  const width = (column - 10) / Math.max(heights.length, 1);
-  const gap = width > 3 ? 1 : 0;
-  const path = heights
-    .map((height, i) => `M${(4 + i * width).toFixed(1)} ${BAR}v${(-Math.max(height * BAR, 0.5)).toFixed(1)}h${(width - gap).toFixed(1)}V${BAR}z`)
-    .join("");
-  return (
-    <svg class="iv-bars" width={column} height={BAR + 2}>
-      <title>{title}</title>
-      <path d={path} />
-    </svg>
-  );
+/** What is drawn anew only when it is given something else. */
+abstract class Kept<P extends object> extends Component<P> {
+  override shouldComponentUpdate(next: P): boolean {
+    return (Object.keys(next) as (keyof P)[]).some((name) => next[name] !== this.props[name]);
+  }
+}
+
+interface GridCellProps {
+  layer: number;
+  pos: number;
+  cell(at: At): Cell;
+  isPinned: boolean;
+  isTab: boolean;
+  column: number;
+  onLook(at: At): void;
+}
+
+class GridCell extends Kept<GridCellProps> {
+  override render({ layer, pos, cell: cellAt, isPinned, isTab, column, onLook }: GridCellProps) {
+    const cell = cellAt({ layer, pos });
+    return (
+      <span
+        class="iv-grid-cell"
+        role="gridcell"
+        data-at={`${layer},${pos}`}
+        data-lm-suppress-shortcuts="true"
+        tabIndex={isTab ? 0 : -1}
+        aria-colindex={pos + 2}
+        aria-selected={isPinned}
+        aria-label={cell.label}
+        style={column === COLUMN ? cell.shade : { ...cell.shade, width: `${column}px` }}
+        onFocus={() => onLook({ layer, pos })}
+      >
+        <Token text={cell.text} />
+      </span>
+    );
+  }
+}
+
+class Bars extends Kept<{ strip: Strip; pos: number; column: number }> {
+  override render({ strip, pos, column }: { strip: Strip; pos: number; column: number }) {
+    const heights = strip.bars(pos);
+    const width = (column - 10) / Math.max(heights.length, 1);
+    const gap = width > 3 ? 1 : 0;
+    const path = heights
+      .map((height, i) => `M${(4 + i * width).toFixed(1)} ${BAR}v${(-Math.max(height * BAR, 0.5)).toFixed(1)}h${(width - gap).toFixed(1)}V${BAR}z`)
+      .join("");
+    return (
+      <svg class="iv-bars" width={column} height={BAR + 2}>
+        <title>{strip.title(pos)}</title>
+        <path d={path} />
+      </svg>
+    );
+  }
+}
+
+/** The first column in sight and the one behind the last, and rows likewise, some spare ones included. */
+type Span = [number, number, number, number];
+
+function spanOf(left: number, top: number, width: number, height: number, column: number): Span {
+  const reach = (from: number, size: number, step: number) => [Math.max(0, Math.floor(from / step) - SPARE), Math.ceil((from + size) / step) + SPARE] as const;
+  return [...reach(left, width, column), ...reach(top, height, ROW)];
 }
 
 function range(from: number, to: number): number[] {
@@ -262,9 +311,9 @@ function move(key: string, at: At, layers: number, words: number): At | undefine
   }
 }
 
-function scrollTo(box: HTMLElement, pos: number, head: number, column: number): void {
-  const left = pos * column;
-  const room = (box.clientWidth || WIDE) - head;
-  if (left < box.scrollLeft) box.scrollLeft = left;
-  else if (left + column > box.scrollLeft + room) box.scrollLeft = left + column - room;
+/** Scrolls a cell into sight, beside the names and beneath the words, which stand still. */
+function show(box: HTMLElement, at: At, layers: number, head: number, column: number): void {
+  const near = (from: number, size: number, room: number, now: number) => (from < now ? from : from + size > now + room ? from + size - room : now);
+  box.scrollLeft = near(at.pos * column, column, (box.clientWidth || WIDE) - head, box.scrollLeft);
+  box.scrollTop = near((layers - 1 - at.layer) * ROW, ROW, (box.clientHeight || TALL) - ROW, box.scrollTop);
 }

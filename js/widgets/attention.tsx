@@ -90,6 +90,8 @@ function Attention({ sync, theme }: Scene) {
     reveal.value = { pos };
   };
   const shownHeads = head.value >= 0 ? [head.value] : rows;
+  // Read here, so that cells are drawn anew when it changes.
+  const tone = theme.value;
   const strip = Float32Array.from({ length: last - first }, (_, i) => mean(weights, shownHeads, first + i));
   return (
     <Frame
@@ -160,7 +162,7 @@ function Attention({ sync, theme }: Scene) {
           layers={rows.map(String)}
           rowName={(row) => rowName(about, Number(row))}
           column={COLUMN}
-          cell={(cell: At) => cellOf(about, weights, rows[cell.layer]!, cell.pos, theme.value)}
+          cell={(cell: At) => cellOf(about, weights, rows[cell.layer]!, cell.pos, tone)}
           pinned={null}
           picked={rows.indexOf(head.value)}
           strips={[]}

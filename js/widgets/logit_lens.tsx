@@ -48,6 +48,8 @@ function LogitLens({ sync, theme }: Scene) {
     const same = pinned.value?.[0] === at.layer && pinned.value[1] === at.pos;
     sync.put("pinned", same ? null : [at.layer, at.pos]);
   };
+  // Read here, so that cells are drawn anew when they change.
+  const [shade, tone] = [shading.value, theme.value];
   const grid = (which: "this" | "other", isDifference: boolean) => {
     const shown = which === "this" ? main : second!;
     return (
@@ -56,7 +58,7 @@ function LogitLens({ sync, theme }: Scene) {
         name={`${HEADING}: ${readable(shown.wire.label)}`}
         words={shown.words}
         layers={shown.layers}
-        cell={(at) => (isDifference ? differenceCell(shown, at, theme.value) : plainCell(shown, at, shading.value, theme.value))}
+        cell={(at) => (isDifference ? differenceCell(shown, at, tone) : plainCell(shown, at, shade, tone))}
         pinned={pinned.value && { layer: pinned.value[0], pos: pinned.value[1] }}
         strips={strips(shown)}
         onLook={(at) => (look.value = at && { at, which })}

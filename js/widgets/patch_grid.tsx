@@ -76,9 +76,11 @@ function PatchGrid({ sync, theme }: Scene) {
   const values = shown?.data ?? new Float32Array(wire.sites.length * width).fill(NaN);
   const limit = largest(values);
   const value = (at: At) => values[at.layer * width + at.pos] ?? NaN;
+  // Read here, so that cells are drawn anew when it changes.
+  const tone = theme.value;
   const cell = (at: At): Cell => ({
     text: effectWord(value(at)),
-    shade: diverging(value(at) / limit, theme.value),
+    shade: diverging(value(at) / limit, tone),
     label: `${readable(wire.sites[at.layer]!)}, ${columnWord(wire)} ${readable(wire.columns[at.pos]!)}: effect ${effectWord(value(at))}`,
   });
   const pin = (at: At) => {

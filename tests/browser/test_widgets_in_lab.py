@@ -102,6 +102,9 @@ def test_a_cell_read_while_an_edit_is_attached_says_that_it_is_stale(page: Page)
 
 def test_a_head_and_a_token_are_pinned_in_the_kernel_too(page: Page) -> None:
     shown = widget(page, "attention")
+    # Only the rows in sight stand in the document, the last head on top.
+    shown.locator(".iv-grid-box").hover()
+    page.mouse.wheel(0, 350)
     shown.locator('[data-at="40,4"]').click()
     shown.locator("[data-i='3']").click()
     page.wait_for_function("document.querySelector('section.iv-attention .iv-picked')?.dataset.i === '3'")

@@ -6,8 +6,8 @@ const ODD = ["<s>", " The", "\n", "\u202eevil", "<img src=x onerror=alert(1)>"];
 const LAYERS = 3;
 const K = 3;
 
-function wire(words: string[], label = "one") {
-  const cells = LAYERS * words.length;
+function wire(words: string[], label = "one", n = LAYERS) {
+  const cells = n * words.length;
   const ids = Array.from({ length: cells * K }, (_, i) => i % 7);
   const p = [0.6, 0.3, 0.1];
   const spread = (values: (i: number) => number) => Array.from({ length: cells }, (_, i) => values(i));
@@ -17,12 +17,12 @@ function wire(words: string[], label = "one") {
     site: "blocks.*.resid",
     label,
     words,
-    layers: ["0", "1", "2"],
-    ids: pack(ids, "int32", [LAYERS, words.length, K]),
-    logprobs: pack(ids.map((_, i) => Math.log(p[i % K]!)), "float32", [LAYERS, words.length, K]),
-    entropy: pack(spread((i) => i / 10), "float32", [LAYERS, words.length]),
-    kl: pack(spread((i) => (i < cells - words.length ? 1 : 0)), "float32", [LAYERS, words.length]),
-    final_rank: pack(spread((i) => (i < cells - words.length ? 12 : 0)), "int32", [LAYERS, words.length]),
+    layers: Array.from({ length: n }, (_, i) => String(i)),
+    ids: pack(ids, "int32", [n, words.length, K]),
+    logprobs: pack(ids.map((_, i) => Math.log(p[i % K]!)), "float32", [n, words.length, K]),
+    entropy: pack(spread((i) => i / 10), "float32", [n, words.length]),
+    kl: pack(spread((i) => (i < cells - words.length ? 1 : 0)), "float32", [n, words.length]),
+    final_rank: pack(spread((i) => (i < cells - words.length ? 12 : 0)), "int32", [n, words.length]),
     word_ids: pack([0, 1, 2, 3, 4, 5, 6], "int32", [7]),
     word_texts: [" a", " b", "\t", "\u200b", "<b>bold</b>", "", " Paris"],
     gain: null as unknown,
@@ -138,6 +138,22 @@ describe("the keyboard", () => {
     press(stop, "Home");
     await settle();
     expect((document.activeElement as HTMLElement).dataset.at).toBe("2,0");
+  });
+
+  it("walks through more layers than are in sight, of which the document holds the rows near", async () => {
+    const { el } = draw(new FakeModel(traits({ lens: wire(ODD, "one", 90) })));
+    await settle();
+    const rows = () => new Set([...el.querySelectorAll<HTMLElement>("[data-at]")].map((one) => Number(one.dataset.at!.split(",")[0])));
+    expect(rows().size).toBeLessThan(40);
+    expect(Math.max(...rows())).toBe(89);
+    press(cell(el, "89,4"), "PageDown");
+    await settle();
+    expect((document.activeElement as HTMLElement).dataset.at).toBe("0,4");
+    expect(el.querySelector(".iv-grid-box")!.scrollTop).toBe(90 * 20 - 540);
+    expect([Math.min(...rows()), rows().size < 40]).toEqual([0, true]);
+    press(cell(el, "0,4"), "ArrowUp");
+    await settle();
+    expect((document.activeElement as HTMLElement).dataset.at).toBe("1,4");
   });
 
   it("pins with Enter, lets go with Escape", async () => {
