@@ -27,7 +27,7 @@ export function EditRow({ edit, direction, limit, step, fixed, isSaved, onChange
       <div class="iv-edit">
         <button
           type="button"
-          class="iv-edit-name"
+          class="iv-switch"
           aria-pressed={edit.on}
           title={fixed || (edit.on ? "switch off" : "switch on")}
           disabled={fixed !== ""}

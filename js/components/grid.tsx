@@ -116,7 +116,10 @@ export function Grid(props: Props) {
   // Whoever is told changes at every drawing, and the cells need not.
   const told = useRef(props.onLook);
   told.current = props.onLook;
-  const onLook = useRef((at: At) => told.current(at)).current;
+  const onFocus = useRef((at: At) => {
+    setFocus(at);
+    told.current(at);
+  }).current;
   const go = (next: At) => {
     wanted.current = true;
     setFocus(next);
@@ -178,7 +181,7 @@ export function Grid(props: Props) {
             </span>
           ))}
         </div>
-        {above > 0 && <div style={{ height: `${above * ROW}px` }} />}
+        <div key="above" style={{ height: `${above * ROW}px` }} />
         {range(above, below).map((i) => {
           const layer = top - i;
           return (
@@ -190,12 +193,12 @@ export function Grid(props: Props) {
               {seen.map((pos) => {
                 const isPinned = pinned?.layer === layer && pinned.pos === pos;
                 const isTab = tab.layer === layer && tab.pos === pos;
-                return <GridCell key={pos} layer={layer} pos={pos} cell={props.cell} isPinned={isPinned} isTab={isTab} column={column} onLook={onLook} />;
+                return <GridCell key={pos} layer={layer} pos={pos} cell={props.cell} isPinned={isPinned} isTab={isTab} column={column} onFocus={onFocus} />;
               })}
             </div>
           );
         })}
-        {below < layers.length && <div style={{ height: `${(layers.length - below) * ROW}px` }} />}
+        <div key="below" style={{ height: `${(layers.length - below) * ROW}px` }} />
         {props.strips.map((strip) => (
           <div class="iv-grid-row iv-grid-strip" key={strip.label} aria-hidden="true">
             <span class="iv-grid-name" style={head}>{strip.label}</span>
@@ -224,11 +227,11 @@ interface GridCellProps {
   isPinned: boolean;
   isTab: boolean;
   column: number;
-  onLook(at: At): void;
+  onFocus(at: At): void;
 }
 
 class GridCell extends Kept<GridCellProps> {
-  override render({ layer, pos, cell: cellAt, isPinned, isTab, column, onLook }: GridCellProps) {
+  override render({ layer, pos, cell: cellAt, isPinned, isTab, column, onFocus }: GridCellProps) {
     const cell = cellAt({ layer, pos });
     return (
       <span
@@ -241,7 +244,7 @@ class GridCell extends Kept<GridCellProps> {
         aria-selected={isPinned}
         aria-label={cell.label}
         style={column === COLUMN ? cell.shade : { ...cell.shade, width: `${column}px` }}
-        onFocus={() => onLook({ layer, pos })}
+        onFocus={() => onFocus({ layer, pos })}
       >
         <Token text={cell.text} />
       </span>

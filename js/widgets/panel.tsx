@@ -177,7 +177,7 @@ function Edits({ model, one, isLive, ask }: EditsProps) {
     <div class="iv-panel-edit">
       <button
         type="button"
-        class="iv-panel-switch"
+        class="iv-switch"
         role="switch"
         aria-checked={one.on}
         aria-label={`${name}, ${one.on ? "on" : "off"}`}

@@ -4,7 +4,7 @@ The rough product is of whole numbers (int8, whose sums are exact), of bfloat16,
 ever held: a tile of rough products is looked through while it is near the processor.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from innerview.kernels.rules import Above, Behind, Encoder, Largest, Sparse
 ROWS = 512
 TILE = 1 << 18
 # Features that are worth a thread, and tokens, when the largest of what was listed are chosen.
-COLUMNS, CHOSEN = 512, 16
+COLUMNS, CHOSEN = 512, 4
 # Share of the features that a guess at the k-th largest is made of, the fewest that are enough for one, and by how many standard deviations
 # it is lower than the feature of the same share of k: one row of a thousand is done again.
 SAMPLE, SAMPLE_LEAST, SAMPLE_LOWER = 16, 256, 3.0
@@ -95,10 +95,13 @@ class Screen:
     @cached_property
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """What the loops know of each feature: float32 [9, n_features], in the places that `loops` names, and its cut in float64."""
+        return self._derived("", self._known)
+
+    def _derived(self, name: str, make: Callable[[], Any]) -> Any:
+        """What is made of the weight, its bias and its rule once, and kept beside the weight."""
         rule = self.encoder.rule
         own = tuple(one for one in (self.encoder.bias, *vars(rule).values()) if isinstance(one, Tensor))
-        name = f"{type(rule).__name__} by {self.kind}"
-        return derived(self.encoder.weight, name, lambda _: self._known(), own)
+        return derived(self.encoder.weight, f"{type(rule).__name__} by {self.kind}{name}", lambda _: make(), own)
 
     def _known(self) -> tuple[np.ndarray, np.ndarray]:
         columns, bias, cuts, rule = self.columns, self.encoder.bias.double(), self._cuts(), self.encoder.rule
@@ -217,9 +220,9 @@ class Screen:
         rank = int(share + SAMPLE_LOWER * share**0.5) + 2
         if step < 2 or rank > size // 2:
             return floors
-        name = f"sample of {self.kind}"
-        columns = derived(self.encoder.weight, name, lambda _: self.columns.numbers[::step].contiguous())
-        of_column, massive_w = (np.ascontiguousarray(one[:, ::step]) for one in (self.known[0], rows.massive_w))
+        columns = self._derived(", sampled numbers", lambda: self.columns.numbers[::step].contiguous())
+        of_column = self._derived(", sample", lambda: np.ascontiguousarray(self.known[0][:, ::step]))
+        massive_w = np.ascontiguousarray(rows.massive_w[:, ::step])
 
         def look(span: np.ndarray) -> None:
             some = slice(*span)
