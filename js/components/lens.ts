@@ -1,6 +1,7 @@
 // A lens's numbers, read from the wire, and the questions that its picture asks of them.
 
 import { unpack, type Packed, type Tensor } from "../wire";
+import { visible } from "./glyphs";
 import type { At } from "./grid";
 
 export interface LensWire {
@@ -43,6 +44,7 @@ export class LensTable {
   private readonly ranks: Tensor;
   private readonly gains: Tensor;
   private readonly texts = new Map<number, string>();
+  private readonly said = new Map<string, string>();
   private readonly most: { entropy: number; kl: number };
 
   constructor(readonly wire: LensWire) {
@@ -66,6 +68,15 @@ export class LensTable {
 
   text(id: number): string {
     return this.texts.get(id) ?? `token ${id}`;
+  }
+
+  /** A word with every character seen, worked out once: cells of a column name the same ones again and again. */
+  visible(word: string): string {
+    const known = this.said.get(word);
+    if (known !== undefined) return known;
+    const made = visible(word);
+    this.said.set(word, made);
+    return made;
   }
 
   tops(at: At, count = this.k): Top[] {

@@ -154,7 +154,7 @@ function plainCell(table: LensTable, at: At, shading: Shading, theme: Theme): Ce
   return {
     text: top.text,
     shade: sequential(share, theme),
-    label: `${layerName(table.layers[at.layer]!)}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${number}`,
+    label: `${layerName(table.layers[at.layer]!)}, after ${table.visible(table.words[at.pos]!)}: ${table.visible(top.text)}, ${number}`,
   };
 }
 
@@ -164,7 +164,7 @@ function differenceCell(table: LensTable, at: At, theme: Theme): Cell {
   return {
     text: top.text,
     shade: diverging(gain, theme),
-    label: `${layerName(table.layers[at.layer]!)}, after ${visible(table.words[at.pos]!)}: ${visible(top.text)}, ${digits(gain * 100, true)} points`,
+    label: `${layerName(table.layers[at.layer]!)}, after ${table.visible(table.words[at.pos]!)}: ${table.visible(top.text)}, ${digits(gain * 100, true)} points`,
   };
 }
 

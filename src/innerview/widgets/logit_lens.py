@@ -153,12 +153,11 @@ class LogitLens(OpensActing):
         first = max(0, len(lens.words) - TABLE_COLUMNS)
         ids = _array(lens.top_ids)[:, first:, 0]
         shares = np.exp(_array(lens.top_logprobs)[:, first:, 0])
+        unique = np.unique(ids)
+        shown = dict(zip(unique.tolist(), map(wire.visible, _texts(lens, unique)), strict=True))
         rows = [
             [lens.layers[layer]]
-            + [
-                f"{wire.visible(word)} {share:.0%}"
-                for word, share in zip(_texts(lens, ids[layer]), shares[layer], strict=True)
-            ]
+            + [f"{shown[i]} {share:.0%}" for i, share in zip(ids[layer].tolist(), shares[layer].tolist(), strict=True)]
             for layer in reversed(range(len(lens.layers)))
         ]
         caption = f"Logit lens · {lens.model_name} · {lens.site}: the top word in each layer" + (
