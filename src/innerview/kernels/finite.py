@@ -41,25 +41,26 @@ def refuse_weights(encoder: Encoder) -> None:
     Raises:
         DictionaryError: There is one; in which features.
     """
+    if not is_fixed(encoder.weight):
+        return
     beside = {
         "bias": encoder.bias,
         **{name: one for name, one in vars(encoder.rule).items() if isinstance(one, Tensor)},
     }
-    if not is_fixed(encoder.weight):
-        return
-    bad = derived(encoder.weight, "not finite", lambda weight: _bad(weight, beside), tuple(beside.values()))
-    for name, features in bad.items():
-        raise DictionaryError(
-            f"the dictionary's {name} holds {'NaN or infinity' if name == 'weight' else 'NaN'} in {len(features)} of {encoder.n_features} features, "
-            f"first in feature {int(features[0])}; it was damaged, or its training diverged: load another copy"
-        )
-
-
-def _bad(weight: Tensor, beside: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Numbers of the features that have such a number, by the tensor's name."""
-    found = (
-        {} if bool(torch.isfinite(weight.sum())) else {"weight": (~torch.isfinite(weight)).any(dim=1).nonzero()[:, 0]}
-    )
+    # Each by itself: several dictionaries may share a weight.
+    bad = {"weight": derived(encoder.weight, "not finite", _not_finite)}
     # An infinite threshold is a feature that is off, and meant.
-    found |= {name: one.isnan().nonzero()[:, 0] for name, one in beside.items()}
-    return {name: features for name, features in found.items() if len(features)}
+    bad |= {name: derived(one, "NaN", lambda tensor: tensor.isnan().nonzero()[:, 0]) for name, one in beside.items()}
+    for name, features in bad.items():
+        if len(features):
+            raise DictionaryError(
+                f"the dictionary's {name} holds {'NaN or infinity' if name == 'weight' else 'NaN'} in {len(features)} of {encoder.n_features} features, "
+                f"first in feature {int(features[0])}; it was damaged, or its training diverged: load another copy"
+            )
+
+
+def _not_finite(weight: Tensor) -> Tensor:
+    """Numbers of the features whose row holds NaN or infinity."""
+    if bool(torch.isfinite(weight.sum())):
+        return torch.empty(0, dtype=torch.long)
+    return (~torch.isfinite(weight)).any(dim=1).nonzero()[:, 0]
