@@ -23,6 +23,32 @@ WIDTHS = {"narrow": 360, "wide": 1080}
 SCHEMES = ("light", "dark")
 
 
+@functools.cache
+def mood_of(model: iv.Model) -> Any:
+    """A direction, and the texts that it was found in."""
+    good = [f"The {a} was {b} and we felt" for a in ("film", "trip", "dinner") for b in ("wonderful", "lovely")]
+    bad = [f"The {a} was {b} and we felt" for a in ("film", "trip", "dinner") for b in ("terrible", "awful")]
+    return iv.contrast(model, good, bad, site="blocks.4.resid").named("good mood"), [good[0], bad[0]]
+
+
+def logit_lens(model: iv.Model) -> Any:
+    widget = iv.LogitLens(model, "Two days after Monday is", compare="Two days after Friday is")
+    widget.pinned = [6, len(widget.lens["words"]) - 1]
+    return widget
+
+
+def steer(model: iv.Model) -> Any:
+    mood, _ = mood_of(model)
+    widget = iv.Steer(model, directions=[mood], prompt="The film made us", max_new_tokens=24).wait()
+    widget.edits = [{**widget.edits[0], "coefficient": 2.0}]
+    return widget.wait().compute_dose()
+
+
+def token_strip(model: iv.Model) -> Any:
+    mood, texts = mood_of(model)
+    return iv.TokenStrip.from_result(iv.project(iv.capture(model, texts, ["blocks.4.resid"]), mood))
+
+
 def patch_grid(model: iv.Model) -> Any:
     metric = iv.logit_difference(" Paris", " Tokyo")
     grid = iv.patch_grid(model, "The capital of France is", "The capital of Japan is", metric=metric, progress=False)
@@ -105,6 +131,9 @@ def feature_map(model: iv.Model) -> Any:
 
 
 PICTURES: dict[str, Callable[[iv.Model], Any]] = {
+    "logit_lens": logit_lens,
+    "steer": steer,
+    "token_strip": token_strip,
     "feature_page": feature_page,
     "feature_browser": feature_browser,
     "feature_map": feature_map,

@@ -65,6 +65,16 @@ def test_an_edit_of_nothing_leaves_the_text_as_it_is(steer: Callable) -> None:
     assert widget.text() == widget.text("plain")
 
 
+def test_an_edit_that_python_sets_is_written_when_wait_returns(steer: Callable, model: iv.Model) -> None:
+    widget = steer().wait()
+    for strength, then in ((3.0, widget.wait), (-3.0, widget.compute_dose)):
+        widget.edits = [{**widget.edits[0], "coefficient": strength}]
+        then()
+        wanted = iv.generate(model, "A text", edits=widget.active_edits(), max_new_tokens=8).text
+        assert widget.text() == wanted and widget.columns["edited"]["words"]
+    assert widget.text("plain") == iv.generate(model, "A text", max_new_tokens=8).text
+
+
 def test_words_stream_in_at_a_pace_and_the_last_state_is_whole(steer: Callable, slow: None, listen: Callable) -> None:
     widget = steer(max_new_tokens=12)
     comm = listen(widget)

@@ -113,6 +113,7 @@ class Steer(OpensActing):
         Raises:
             WidgetError: They are not, after `timeout_s`.
         """
+        self._begin_due()
         for column in self._columns.values():
             if column.run is not None and not column.run.wait(timeout_s):
                 raise WidgetError(
@@ -134,7 +135,7 @@ class Steer(OpensActing):
 
         The texts and numbers are saved with the notebook, so that a page without a kernel can move the sliders.
         """
-        self._cancel_still()
+        self._begin_due()
         rows = {form.direction: form for form in reversed(self.forms)}
         chosen = [form for index, form in rows.items() if direction in (None, index)]
         total = sum(len(doses.strengths_of(form, self._limit)) for form in chosen)
@@ -321,11 +322,18 @@ class Steer(OpensActing):
         except Exception as error:
             self.tell("error", str(error))
 
-    def _cancel_still(self) -> None:
+    def _cancel_still(self) -> bool:
+        """Whether a column was about to begin anew, which it now does not."""
         with self._lock:
             still, self._still = self._still, None
         if still is not None:
             still.cancel()
+        return still is not None
+
+    def _begin_due(self) -> None:
+        """Begin at once what waits for a slider to be still."""
+        if self._cancel_still():
+            self._restart()
 
     def _write(self, *names: str) -> None:
         """Start columns anew; returns at once."""
