@@ -15,6 +15,7 @@ from benchmarks.gpu.drawn import Size
 from benchmarks.gpu.growth import FEATURES, TOKENS, growth
 from benchmarks.row_6_memory import peaks
 from benchmarks.run import RESULTS
+from innerview.kernels.machine_code import compiled
 
 # Narrow, so that a million features fit; half as many tokens as row 1 has.
 FIXED = Size(256, 16_384, 256)
@@ -27,6 +28,8 @@ def main() -> None:
     asked = parser.parse_args()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(machine.cores())
+    # Awake from the first size on: else the small ones would be of plain torch, until waking the loops pays.
+    compiled()
     path = RESULTS / f"{machine.name()}.json"
     results = json.loads(path.read_text())
     kept = [series for series in results.get("growth", []) if series["row"] not in asked.rows]

@@ -176,13 +176,19 @@ class Screen:
         kind = (self.kind == "bfloat16", np.float32(bounds.half(self.kind)))
 
         def look(span: np.ndarray) -> tuple[list[tuple[np.ndarray, ...]], int]:
-            parts, passed = [], 0
+            parts, passed, held = [], 0, 0
             size = len(rows.numbers) * min(self._width(rows), int(span[1] - span[0]))
-            tokens, features, values = (np.empty(size, one) for one in CODE)
+            # Room for what is held and a whole tile more: parts that stayed between tiles would leave holes in memory.
+            tokens, features, values = (np.empty(2 * size, one) for one in CODE)
             for rough, first in self._tiles(rows, span):
-                found, candidates = loops.above(rough, *kind, *known, cuts, *more, first, tokens, features, values)
-                parts.append((tokens[:found].copy(), features[:found].copy(), values[:found].copy()))
+                room = (tokens[held:], features[held:], values[held:])
+                found, candidates = loops.above(rough, *kind, *known, cuts, *more, first, *room)
+                held += found
                 passed += candidates
+                if held > size:
+                    parts.append((tokens[:held].copy(), features[:held].copy(), values[:held].copy()))
+                    held = 0
+            parts.append((tokens[:held].copy(), features[:held].copy(), values[:held].copy()))
             return parts, passed
 
         looked = shared(look, self.encoder.n_features, COLUMNS)
@@ -293,7 +299,8 @@ class Lists:
     def empty(cls, floors: np.ndarray, k: int, room: int) -> "Lists":
         """Lists of as many rows as there are floors."""
         n = len(floors)
-        listed, mosts = np.empty((n, room), np.int32), np.empty((n, room), np.float32)
+        # By torch: numpy asks for pages of 2 MiB, and of a row's room mostly the front is used.
+        listed, mosts = torch.empty(n, room, dtype=torch.int32).numpy(), torch.empty(n, room).numpy()
         heaps = np.full((n, k), -np.inf, np.float32)
         return cls(floors.copy(), heaps, np.zeros(n, np.int64), listed, mosts, np.zeros(n, np.bool_))
 
